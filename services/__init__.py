@@ -1,0 +1,1 @@
+"""Offshelf's services: thin gRPC applications over plain domain modules. None imports another."""
