@@ -1,0 +1,19 @@
+"""The feature store: named, immutable objects in a directory or an S3 bucket.
+
+`ObjectStore` is what everything else sees. A key is a relative path of safe names joined by "/". Writing is atomic (a
+reader sees the whole object or none) and idempotent (writing equal bytes again is no error).
+"""
+
+from offshelf.store.objects import ObjectInfo, ObjectStore, StoreDenied, StoreFull, StoreUnavailable, check_key
+from offshelf.store.opening import STORE_VERSION, open_store
+
+__all__ = [
+    "STORE_VERSION",
+    "ObjectInfo",
+    "ObjectStore",
+    "StoreDenied",
+    "StoreFull",
+    "StoreUnavailable",
+    "check_key",
+    "open_store",
+]
