@@ -1,0 +1,317 @@
+"""The whole life of a service process: three ports, warming up, serving, draining."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol, runtime_checkable
+
+import grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from offshelf import logs
+from offshelf.errors import Conflict, OffshelfError
+from offshelf.rpc.auth import bearer_layer, read_token
+from offshelf.rpc.health import HealthServicer, new_health_server
+from offshelf.rpc.interceptors import ServerShell, errors_layer, request_id_layer
+from offshelf.rpc.lifecycle import StopRequest, exit_at_the_latest, finish, print_line, take_stdout
+from offshelf.rpc.limits import MAX_MESSAGE_BYTES
+from offshelf.rpc.metrics import CallMetrics, MetricsServer
+from offshelf.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from offshelf.digests import JSONValue
+
+_LOG: Final = logging.getLogger(__name__)
+
+_SETTLE_SECONDS: Final = 0.5
+"""Between NOT_SERVING and refusing calls: time for whoever looks at health to notice."""
+
+_CLOSE_SECONDS: Final = 5.0
+"""How much longer than `drain_seconds` a process may take to end before it is ended."""
+
+_LINGER_SECONDS: Final = 2.0
+"""How long a process may stay after its service was closed, for threads that do not end."""
+
+
+class Service(Protocol):
+    """What a service gives to be served."""
+
+    name: str
+    """Full name, for example "offshelf.v1.ExtractorService"."""
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the servicer to the server."""
+        ...
+
+    async def warm_up(self) -> None:
+        """Do once what every call needs; the service is ready when this returns. Blocking work belongs in a thread."""
+        ...
+
+    async def close(self) -> None:
+        """Give everything back; called when no call runs any more, also after a failed or interrupted warm-up."""
+        ...
+
+
+@runtime_checkable
+class Drains(Protocol):
+    """A service that has to be told when it should come to an end, for example to end its watch streams."""
+
+    async def drain(self) -> None:
+        """Bring long calls to an end; called before gRPC stops taking calls."""
+        ...
+
+
+@runtime_checkable
+class KnowsWhetherLive(Protocol):
+    """A service that can tell that it is stuck."""
+
+    def is_live(self) -> bool:
+        """Tell, at once and without blocking, whether this process is worth keeping."""
+        ...
+
+
+@runtime_checkable
+class WantsAddress(Protocol):
+    """A service that has to know where it is reached, for example to tell others."""
+
+    async def serving(self, address: str) -> None:
+        """Take note of the service's own address; called when it is ready, before that is announced."""
+        ...
+
+
+class RunningServer:
+    """A service that is ready for calls; `start` makes one.
+
+    `address`, `health` and `metrics` say where its three ports are, each as HOST:PORT.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        drain_seconds: float,
+        *,
+        shell: ServerShell,
+        main: tuple[grpc.aio.Server, str],
+        health: tuple[grpc.aio.Server, str, HealthServicer],
+        metrics: tuple[MetricsServer, str],
+    ) -> None:
+        self._service = service
+        self._drain_seconds = drain_seconds
+        self._shell = shell
+        self._main, self.address = main
+        self._health, self.health, self._health_servicer = health
+        self._metrics, self.metrics = metrics
+
+    async def drain(self, hurry: asyncio.Event | None = None) -> None:
+        """Say NOT_SERVING, let calls in progress end for `drain_seconds`, then close the service and all ports.
+
+        Parameters
+        ----------
+        hurry
+            Once set, calls in progress are cancelled instead of waited for.
+        """
+        hurry = asyncio.Event() if hurry is None else hurry
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._drain_seconds
+        await self._health_servicer.set_ready(ready=False)
+        settle = min(_SETTLE_SECONDS, self._drain_seconds / 10)
+        await finish("settle", asyncio.sleep(settle), seconds=settle, hurry=hurry)
+        if isinstance(self._service, Drains):
+            await finish("drain", self._service.drain(), seconds=max(0.0, end - loop.time()), hurry=hurry)
+        remaining = max(0.0, end - loop.time())
+        await finish("stop", self._main.stop(remaining), seconds=remaining, hurry=hurry)
+        # Without grace: cancels what still runs, and returns when gRPC has let go of it.
+        await self._main.stop(None)
+        await self._shell.settled(_CLOSE_SECONDS)
+        try:
+            await self._service.close()
+        finally:
+            await self._health.stop(None)
+            await self._metrics.stop()
+
+
+async def start(service: Service, settings: Settings, registry: CollectorRegistry | None = None) -> RunningServer:
+    """Open the ports, warm the service up, and take calls.
+
+    Raises
+    ------
+    InvalidInput
+        There is no token file, or it cannot be used.
+    Conflict
+        A port cannot be listened on.
+    OffshelfError
+        Whatever the service's `warm_up` raises. Nothing is left open then, and the service is closed.
+    """
+    registry = CollectorRegistry() if registry is None else registry
+    undo: list[Callable[[], Awaitable[None]]] = [service.close]
+    try:
+        shell = ServerShell(
+            [
+                request_id_layer,
+                CallMetrics(registry).around,
+                errors_layer,
+                bearer_layer(read_token(settings.token_file)),
+            ]
+        )
+        is_live = service.is_live if isinstance(service, KnowsWhetherLive) else lambda: True
+        health_server, health_servicer = await new_health_server(is_live)
+        undo.append(lambda: health_server.stop(None))
+        health_port = _listen(health_server, settings.host, settings.health_port, "OFFSHELF_HEALTH_PORT")
+        await health_server.start()
+        metrics = MetricsServer(registry, settings.host, settings.metrics_port)
+        undo.append(metrics.stop)
+
+        main = grpc.aio.server(
+            interceptors=[shell],
+            options=[
+                # Without this a second server shares the port silently.
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ],
+        )
+        undo.append(lambda: main.stop(None))
+        service.register(main)
+        reflection.enable_server_reflection((service.name, reflection.SERVICE_NAME), main)
+        # Before warming up: a port in use should not be found out minutes later.
+        port = _listen(main, settings.host, settings.port, "OFFSHELF_PORT")
+        await service.warm_up()
+        await main.start()
+        await health_servicer.set_ready(ready=True)
+    except BaseException:
+        for step in reversed(undo):
+            await asyncio.shield(asyncio.ensure_future(step()))
+        raise
+    return RunningServer(
+        service,
+        settings.drain_seconds,
+        shell=shell,
+        main=(main, _address(settings.host, port)),
+        health=(health_server, _address(settings.host, health_port), health_servicer),
+        metrics=(metrics, _address(settings.host, metrics.port)),
+    )
+
+
+async def serve(
+    service: Service,
+    settings: Settings,
+    *,
+    announce: Callable[[JSONValue], None] = print_line,
+    stop: StopRequest | None = None,
+    registry: CollectorRegistry | None = None,
+) -> None:
+    """Serve until asked to stop, then drain; the whole life of a service process.
+
+    Parameters
+    ----------
+    service
+        What is served.
+    settings
+        Ports, token, times.
+    announce
+        Given one value when the service is ready: `{"ready": true, "address": ..., "health": ..., "metrics": ...}`.
+    stop
+        What asks for the end. By default signals, and standard input if the settings say so.
+    registry
+        Where figures for Prometheus are kept; by default a new one.
+
+    Raises
+    ------
+    OffshelfError
+        The service could not be started.
+    """
+    stop = StopRequest.listen(parent_pipe=settings.parent_pipe) if stop is None else stop
+    starting = asyncio.ensure_future(start(service, settings, registry))
+    asked = asyncio.ensure_future(stop.asked.wait())
+    await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        # Asked to stop while warming up: nobody waits for it.
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return
+    if starting.exception() is not None:
+        asked.cancel()
+    server = starting.result()
+    if isinstance(service, WantsAddress):
+        await service.serving(server.address)
+    announce({"ready": True, "address": server.address, "health": server.health, "metrics": server.metrics})
+    _LOG.info("ready", extra={"address": server.address, "health": server.health, "metrics": server.metrics})
+    await asked
+    await server.drain(stop.urgent)
+    _LOG.info("stopped")
+
+
+def run(main: Callable[[Settings], Awaitable[Service]], service_name: str) -> NoReturn:
+    """Run a service process; all that a `__main__.py` has to call.
+
+    Reads the settings, configures logs, makes the service with `main` and serves it. Standard output is kept for one
+    line of JSON: that the service is ready, or why it could not be started.
+
+    Exits 0 after draining, 2 if the service could not be started for a reason its user can mend, and 1 after a defect.
+
+    Parameters
+    ----------
+    main
+        Makes the service from the settings; the composition root.
+    service_name
+        Name of the process in the logs, for example "extractor".
+    """
+    announce = take_stdout()
+    try:
+        settings = Settings.from_environment(os.environ)
+        logs.configure(service_name, settings.log_level)
+        asyncio.run(_live(main, settings, announce))
+    except OffshelfError as error:
+        announce({"ready": False, "error": error.message, "kind": type(error).__name__})
+        _fail(2, error.message)
+    except Exception:  # noqa: BLE001  # the parent waits for one line, whatever went wrong
+        _LOG.exception("ended by a defect")
+        announce({"ready": False, "error": "internal error. The logs of the service say more.", "kind": "Internal"})
+        _fail(1, "defect")
+    sys.exit(0)
+
+
+async def _live(
+    main: Callable[[Settings], Awaitable[Service]], settings: Settings, announce: Callable[[JSONValue], None]
+) -> None:
+    stop = StopRequest.listen(parent_pipe=settings.parent_pipe)
+
+    async def bound_the_end() -> None:
+        await stop.asked.wait()
+        exit_at_the_latest(settings.drain_seconds + _CLOSE_SECONDS, 1, "not drained in time")
+
+    bounded = asyncio.ensure_future(bound_the_end())
+    making = asyncio.ensure_future(main(settings))
+    await asyncio.wait({making, bounded}, return_when=asyncio.FIRST_COMPLETED)
+    if making.done():
+        await serve(making.result(), settings, announce=announce, stop=stop)
+    else:
+        making.cancel()
+        await asyncio.gather(making, return_exceptions=True)
+    bounded.cancel()
+    exit_at_the_latest(_LINGER_SECONDS, 0, "threads that do not end")
+
+
+def _fail(code: int, reason: str) -> NoReturn:
+    exit_at_the_latest(_LINGER_SECONDS, code, reason)
+    sys.exit(code)
+
+
+def _listen(server: grpc.aio.Server, host: str, port: int, variable: str) -> int:
+    try:
+        return server.add_insecure_port(_address(host, port))
+    except RuntimeError:
+        raise Conflict(
+            f"Cannot listen on {_address(host, port)}: it is in use, or not an address of this machine. "
+            f"Choose another port with {variable} (0 takes a free one), or another address with OFFSHELF_HOST."
+        ) from None
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,228 @@
+"""The configuration of a service: one frozen object, read from the environment when the process starts.
+
+Each field is the environment variable `OFFSHELF_` followed by its name in capitals. An empty variable counts as unset.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from offshelf.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+T = TypeVar("T")
+
+EMBEDDED_LIVES: Final = ("attached", "up")
+"""Values of `Settings.embedded`, besides none."""
+
+PREFIX: Final = "OFFSHELF_"
+"""What all our environment variables begin with."""
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+"""Values of `Settings.log_level`."""
+
+FETCH_POLICIES: Final = ("auto", "never")
+"""Values of `Settings.fetch`."""
+
+
+def default_store(environ: Mapping[str, str] | None = None) -> str:
+    """Where results are kept unless said otherwise: OFFSHELF_STORE, or `offshelf` in the user's data directory."""
+    environ = os.environ if environ is None else environ
+    if store := environ.get(f"{PREFIX}STORE"):
+        return store
+    data_home = environ.get("XDG_DATA_HOME", "")
+    # The XDG specification says that a relative path is to be ignored.
+    base = Path(data_home) if data_home.startswith("/") else Path.home() / ".local" / "share"
+    return str(base / "offshelf")
+
+
+def available_cores(cgroup_root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
+    """Count the cores this process may use: its CPU affinity, or less if its cgroup (version 2) has a limit.
+
+    A limit of one and a half cores counts as one: more threads than that would only be throttled.
+    """
+    # macOS has no affinity.
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limits = [limit for group in _own_cgroups(cgroup_root, membership) if (limit := _cpu_limit(group)) is not None]
+    return max(1, math.floor(min([float(allowed), *limits])))
+
+
+def _own_cgroups(root: Path, membership: Path) -> list[Path]:
+    """List the folder of this process's cgroup and of those around it; each may have a limit."""
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return []
+    own = next((line.removeprefix("0::").lstrip("/") for line in lines if line.startswith("0::")), None)
+    if own is None or ".." in Path(own).parts:
+        return [root]
+    group = root / own
+    return [group, *(parent for parent in group.parents if parent.is_relative_to(root))]
+
+
+def _cpu_limit(group: Path) -> float | None:
+    try:
+        quota, period = (group / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a service process needs to know."""
+
+    store: str = ""
+    """Where results are kept: a folder, or "s3://BUCKET/PREFIX?endpoint=URL". Empty: `default_store()`."""
+
+    host: str = "127.0.0.1"
+    """Address that all three ports listen on."""
+
+    port: int = 0
+    """Port of the service itself; 0 takes a free one."""
+
+    health_port: int = 0
+    """Port of the health service for probes (plaintext); 0 takes a free one."""
+
+    metrics_port: int = 0
+    """Port of the Prometheus metrics (HTTP, path /metrics); 0 takes a free one."""
+
+    token_file: Path | None = None
+    """File that holds the token which every call must bring; readable by its owner alone. A server needs one."""
+
+    data_roots: tuple[Path, ...] | None = None
+    """Folders that datasets may lie in, separated as in PATH. Unset: any path this process can read."""
+
+    weights: str = ""
+    """Folder or address that pretrained weights are taken from. Empty: where their authors publish them."""
+
+    fetch: str = "auto"
+    """Whether missing weights are downloaded: "auto" (yes) or "never"."""
+
+    cores: int = field(default_factory=available_cores)
+    """Cores to use. Unset: those that the CPU affinity and the cgroup of the process allow."""
+
+    log_level: str = "info"
+    """Least level that is logged: "debug", "info", "warning" or "error"."""
+
+    drain_seconds: float = 10.0
+    """How long calls in progress may go on after the process was asked to stop, in seconds."""
+
+    parent_pipe: bool = False
+    """Whether the end of standard input means that the parent is gone, and the process should stop."""
+
+    max_image_pixels: int = 100_000_000
+    """Images with more pixels are not decoded."""
+
+    decode_seconds: float = 30.0
+    """How long decoding one image may take, in seconds."""
+
+    unit_seconds: float = 15.0
+    """How much work the planner puts into one unit, in seconds."""
+
+    extractor: str = ""
+    """Name of the extractor that an extractor replica serves."""
+
+    embedded: str = ""
+    """Life of the orchestrator of one machine: "attached" ends with its last client, "up" when told. Else empty."""
+
+    def __post_init__(self) -> None:
+        if not self.store:
+            object.__setattr__(self, "store", default_store())
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Settings:
+        """Read the settings from environment variables; other OFFSHELF_ variables are ignored.
+
+        Raises
+        ------
+        InvalidInput
+            A variable has a value that cannot be used; the message names it and says what is expected.
+        """
+        values: dict[str, object] = {"store": default_store(environ)}
+        for name, read in _READERS.items():
+            variable = f"{PREFIX}{name.upper()}"
+            if text := environ.get(variable, ""):
+                try:
+                    values[name] = read(text)
+                except ValueError as error:
+                    raise InvalidInput(f"{variable}={text!r} cannot be used: expected {error}.") from None
+        return cls(**values)  # type: ignore[arg-type]  # each value was made by its field's own reader
+
+
+# Readers raise ValueError with what they expect.
+
+
+def _number(kind: Callable[[str], T], low: float, high: float, expected: str) -> Callable[[str], T]:
+    def read(text: str) -> T:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise ValueError(expected) from None
+        # Written so that NaN is refused too.
+        if not low <= value <= high:  # type: ignore[operator]  # int or float
+            raise ValueError(expected)
+        return value
+
+    return read
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return text.lower()
+
+    return read
+
+
+def _yes_or_no(text: str) -> bool:
+    known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if text.lower() not in known:
+        raise ValueError("1 or 0")
+    return known[text.lower()]
+
+
+def _folders(text: str) -> tuple[Path, ...]:
+    paths = tuple(Path(part) for part in text.split(os.pathsep) if part)
+    if not paths or not all(path.is_absolute() for path in paths):
+        raise ValueError(f"absolute paths of folders, separated by {os.pathsep!r}")
+    return paths
+
+
+def _host(text: str) -> str:
+    if not text.strip() or any(character.isspace() or character in "/[]" for character in text):
+        raise ValueError("a host name or an IP address, without a port or brackets")
+    return text
+
+
+_PORT: Final = _number(int, 0, 65535, "a whole number from 0 to 65535 (0 takes a free port)")
+_COUNT: Final = _number(int, 1, 10**15, "a whole number from 1 on")
+_SECONDS: Final = _number(float, 0.001, 10**6, "a number of seconds greater than 0")
+
+_READERS: Final[Mapping[str, Callable[[str], object]]] = {
+    "store": str,
+    "host": _host,
+    "port": _PORT,
+    "health_port": _PORT,
+    "metrics_port": _PORT,
+    "token_file": Path,
+    "data_roots": _folders,
+    "weights": str,
+    "fetch": _one_of(*FETCH_POLICIES),
+    "cores": _COUNT,
+    "log_level": _one_of(*LOG_LEVELS),
+    "drain_seconds": _SECONDS,
+    "parent_pipe": _yes_or_no,
+    "max_image_pixels": _COUNT,
+    "decode_seconds": _SECONDS,
+    "unit_seconds": _SECONDS,
+    "extractor": str,
+    "embedded": _one_of(*EMBEDDED_LIVES),
+}
