@@ -1,0 +1,38 @@
+"""Datasets: labelled images in a folder, a zip, a CSV or the store.
+
+A source lists and reads images; `scan` names them by their bytes and so makes the `Dataset`, whose manifest is what
+services exchange.
+"""
+
+from offshelf.datasets.classes import check_classes
+from offshelf.datasets.model import (
+    MAX_IMAGE_BYTES,
+    Dataset,
+    Entry,
+    ImageSource,
+    ImageUnread,
+    Item,
+    Unread,
+    read_dataset,
+    write_dataset,
+)
+from offshelf.datasets.opening import display_name, open_source, source_uri
+from offshelf.datasets.scanning import image_reader, scan
+
+__all__ = [
+    "MAX_IMAGE_BYTES",
+    "Dataset",
+    "Entry",
+    "ImageSource",
+    "ImageUnread",
+    "Item",
+    "Unread",
+    "check_classes",
+    "display_name",
+    "image_reader",
+    "open_source",
+    "read_dataset",
+    "scan",
+    "source_uri",
+    "write_dataset",
+]

@@ -1,0 +1,32 @@
+"""Features on their way from the extractor to the trainer: immutable segments, and tables that pick from them."""
+
+from offshelf.features.segments import (
+    SEGMENT_VERSION,
+    ImageOutcome,
+    Segment,
+    SegmentRow,
+    find_segments,
+    images_in,
+    read_segment,
+    segment_inputs,
+    write_segment,
+)
+from offshelf.features.tables import Features, FeatureTable, SkippedItem, load_features, read_table, write_table
+
+__all__ = [
+    "SEGMENT_VERSION",
+    "FeatureTable",
+    "Features",
+    "ImageOutcome",
+    "Segment",
+    "SegmentRow",
+    "SkippedItem",
+    "find_segments",
+    "images_in",
+    "load_features",
+    "read_segment",
+    "read_table",
+    "segment_inputs",
+    "write_segment",
+    "write_table",
+]

@@ -1,0 +1,154 @@
+"""Feature tables: which segments hold the features of one dataset for one extractor.
+
+The manifest is canonical JSON, and the digest of the table is the SHA-256 of exactly those bytes. It is written last:
+whoever finds a table finds its segments.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from offshelf.digests import canonical_json, digest_of_bytes, is_digest
+from offshelf.errors import DataLoss, InvalidInput, NotFound
+from offshelf.features.segments import read_segment
+from offshelf.images import ImageStatus
+from offshelf.store import keys
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from offshelf.datasets import Dataset
+    from offshelf.store.objects import ObjectStore
+
+_TABLE_VERSION = 1
+_NOT_READ = "the image was missing or had changed when its features were to be extracted"
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Which segments hold the features of a dataset."""
+
+    dataset: str
+    """Digest of the dataset."""
+    fingerprint: str
+    """Of the extractor."""
+    dimension: int
+    segments: tuple[str, ...]
+    """Keys, in the order in which they are looked through: the first that holds an image counts."""
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the manifest."""
+        return digest_of_bytes(self.to_json())
+
+    def to_json(self) -> bytes:
+        """The manifest: canonical JSON."""
+        return canonical_json(
+            {
+                "dataset": self.dataset,
+                "dimension": self.dimension,
+                "fingerprint": self.fingerprint,
+                "segments": self.segments,
+                "version": _TABLE_VERSION,
+            }
+        )
+
+
+def write_table(store: ObjectStore, table: FeatureTable) -> str:
+    """Write a table's manifest, after its segments; return its digest."""
+    store.put(keys.table(table.fingerprint, table.digest), table.to_json())
+    return table.digest
+
+
+def read_table(store: ObjectStore, fingerprint: str, digest: str) -> FeatureTable:
+    """Read a table's manifest.
+
+    Raises
+    ------
+    NotFound
+        If the store has no such table.
+    DataLoss
+        If the manifest is not what its name says.
+    """
+    if not is_digest(digest):
+        raise NotFound(f"{digest!r} is not the digest of a feature table.")
+    data = store.get(keys.table(fingerprint, digest))
+    if digest_of_bytes(data) != digest:
+        raise DataLoss(f"The manifest of feature table {digest} is not what was written: run again.")
+    try:
+        document = json.loads(data)
+        version, segments = document["version"], tuple(document["segments"])
+        table = FeatureTable(document["dataset"], document["fingerprint"], document["dimension"], segments)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataLoss(f"The manifest of feature table {digest} cannot be parsed: run again.") from error
+    if version != _TABLE_VERSION or table.fingerprint != fingerprint:
+        raise DataLoss(f"The manifest of feature table {digest} is of another version or extractor: run again.")
+    return table
+
+
+class SkippedItem(NamedTuple):
+    """An item of a dataset that has no vector."""
+
+    item: int
+    """Index into the dataset's items."""
+    status: ImageStatus
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Features:
+    """The features of a dataset, ready for a classifier."""
+
+    X: NDArray[np.float32]
+    """Shape (usable items, dimension), C-contiguous, in the order of the dataset's items."""
+    items: tuple[int, ...]
+    """For each row of `X` the index into the dataset's items."""
+    skipped: tuple[SkippedItem, ...]
+    """The other items, in order."""
+
+
+def load_features(store: ObjectStore, table: FeatureTable, dataset: Dataset) -> Features:
+    """Read the vectors of a dataset's items.
+
+    An item whose image is in no segment could not be read when its turn came; it is among the skipped ones.
+
+    Raises
+    ------
+    InvalidInput
+        If the table is of another dataset.
+    DataLoss
+        If a segment is missing, altered, cannot be parsed, or is of another extractor or dimension.
+    """
+    import numpy as np
+
+    if table.dataset != dataset.digest:
+        raise InvalidInput(f"The feature table {table.digest} is not of the dataset {dataset.digest}.")
+    wanted: dict[str, list[int]] = {}
+    for index, item in enumerate(dataset.items):
+        wanted.setdefault(item.digest, []).append(index)
+    matrix = np.empty((len(dataset.items), table.dimension), dtype=np.float32)
+    usable = np.zeros(len(dataset.items), dtype=np.bool_)
+    skipped: list[SkippedItem] = []
+    for key in table.segments:
+        segment = read_segment(store, key)
+        if (segment.fingerprint, segment.dimension) != (table.fingerprint, table.dimension):
+            raise DataLoss(f"The feature segment {key} is of another extractor than the table: run again.")
+        for row in segment.rows:
+            indexes = wanted.pop(row.image, [])
+            if row.vector is None:
+                skipped.extend(SkippedItem(index, row.status, row.reason) for index in indexes)
+            else:
+                matrix[indexes] = row.vector
+                usable[indexes] = True
+    skipped.extend(
+        SkippedItem(index, ImageStatus.UNREADABLE, _NOT_READ) for indexes in wanted.values() for index in indexes
+    )
+    return Features(
+        X=matrix if usable.all() else matrix[usable],
+        items=tuple(np.flatnonzero(usable).tolist()),
+        skipped=tuple(sorted(skipped)),
+    )
