@@ -1,0 +1,1 @@
+"""The orchestrator: plans a run, has it done by the other services, and keeps its state."""

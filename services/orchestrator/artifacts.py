@@ -1,0 +1,121 @@
+"""What a run leaves for its user besides the report: run.json and skipped.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from offshelf.services.orchestrator.units import SkippedImage
+from offshelf.store import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from offshelf.datasets import Dataset, Unread
+    from offshelf.services.orchestrator.evaluation import Evaluation
+    from offshelf.services.orchestrator.specification import Combination
+    from offshelf.services.orchestrator.status import RunStatus
+    from offshelf.services.orchestrator.units import ComparisonOutcome
+    from offshelf.store import ObjectStore
+
+UNREAD = "unread"
+"""Status of an image that was not there, or not what the dataset names."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFindings:
+    """What a run has come to."""
+
+    dataset: Dataset
+    comparison: ComparisonOutcome
+    fitted: Combination
+    model: str
+    skipped: tuple[SkippedImage, ...]
+    fingerprints: Mapping[str, str]
+
+
+def skipped_images(
+    dataset: Dataset, unread: Sequence[Unread], evaluations: Mapping[str, Evaluation]
+) -> tuple[SkippedImage, ...]:
+    """List every image that was not used, by path; one entry for all extractors where they agree.
+
+    Parameters
+    ----------
+    unread
+        Files that could not be read while the dataset was being read; they are not part of it.
+    evaluations
+        Every extractor that has a feature table.
+    """
+    rows = [SkippedImage(image.path, "", UNREAD, image.reason) for image in unread]
+    found: dict[str, dict[tuple[str, str], list[str]]] = defaultdict(lambda: defaultdict(list))
+    for name, evaluation in evaluations.items():
+        for digest, reason in evaluation.unread.items():
+            found[digest][UNREAD, reason].append(name)
+        for digest, outcome in evaluation.skipped.items():
+            found[digest][str(outcome.status), outcome.reason].append(name)
+    for item in dataset.items:
+        for (status, reason), names in found.get(item.digest, {}).items():
+            agreed = len(names) == len(evaluations)
+            rows.extend(SkippedImage(item.path, name, status, reason) for name in ([""] if agreed else names))
+    return tuple(sorted(rows, key=lambda row: (row.path, row.extractor)))
+
+
+def write_run_artifacts(store: ObjectStore, status: RunStatus, findings: RunFindings) -> dict[str, str]:
+    """Write run.json and skipped.csv; returns their keys by name."""
+    contents = {
+        "run.json": json.dumps(_run_json(status, findings), indent=2, ensure_ascii=False).encode() + b"\n",
+        "skipped.csv": _skipped_csv(findings.skipped),
+    }
+    written = {}
+    for name, data in contents.items():
+        written[name] = keys.run_artifact(status.run_id, name)
+        store.put(written[name], data)
+    return written
+
+
+def _run_json(status: RunStatus, findings: RunFindings) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    progress, spec = status.progress, status.spec
+    return {
+        "run": status.run_id,
+        "created_at": status.created_at.isoformat(),
+        "offshelf": version("offshelf"),
+        "dataset": findings.dataset.digest,
+        "source": spec.source,
+        "images": len(findings.dataset.items),
+        "classes": list(findings.dataset.classes),
+        "extractors": list(spec.extractors),
+        "fingerprints": dict(findings.fingerprints),
+        "classifiers": list(spec.classifiers),
+        "measure": spec.measure,
+        "folds": spec.folds,
+        "seed": spec.seed,
+        "images_extracted": progress.images_extracted,
+        "images_reused": progress.images_reused,
+        "images_skipped": len({image.path for image in findings.skipped}),
+        "scores_computed": progress.scores_computed,
+        "scores_reused": progress.scores_reused,
+        "left_out": list(status.left_out),
+        "scores": [score.to_json() for score in findings.comparison.scores],
+        "verdict": findings.comparison.verdict,
+        "model": findings.model,
+        "fitted": {"extractor": findings.fitted.extractor, "classifier": findings.fitted.classifier},
+    }
+
+
+def _skipped_csv(skipped: Sequence[SkippedImage]) -> bytes:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("path", "extractor", "status", "reason"))
+    table.writerows((_inert(image.path), image.extractor, image.status, _inert(image.reason)) for image in skipped)
+    return text.getvalue().encode()
+
+
+def _inert(cell: str) -> str:
+    """Keep a spreadsheet from taking a file name for a formula."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

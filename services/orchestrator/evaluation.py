@@ -1,0 +1,194 @@
+"""One extractor's part of a run: its features, then the scores of every classifier on them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from offshelf import features, scores
+from offshelf.features import ImageOutcome, SegmentRow
+from offshelf.images import ImageStatus
+from offshelf.services.orchestrator import runlog
+from offshelf.services.orchestrator.board import ScoreBoard
+from offshelf.services.orchestrator.concurrency import all_of
+from offshelf.services.orchestrator.dispatch import TRAINER
+from offshelf.services.orchestrator.fleet import Role, RoleUnavailable
+from offshelf.services.orchestrator.planning import SegmentShelf, plan_extraction, plan_scoring
+from offshelf.services.orchestrator.specification import Combination
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from offshelf.datasets import Dataset
+    from offshelf.features import FeatureTable
+    from offshelf.services.orchestrator.journal import Journal, Workbench
+    from offshelf.services.orchestrator.planning import ExtractionPlan
+    from offshelf.services.orchestrator.units import ExtractionUnit, FoldResult
+
+
+class Evaluation:
+    """What one extractor contributes to a run.
+
+    Attributes
+    ----------
+    table
+        The feature table, once it is there.
+    scores
+        What names the scores of each classifier that has all its folds.
+    skipped
+        What became of the images that have no features, by digest.
+    unread
+        Reasons, by digest, of images that had gone or changed when their turn came.
+    """
+
+    def __init__(self, extractor: str, dataset: Dataset, bench: Workbench, journal: Journal) -> None:
+        self.extractor = extractor
+        self.table: FeatureTable | None = None
+        self.scores: dict[str, str] = {}
+        self.skipped: dict[str, ImageOutcome] = {}
+        self.unread: dict[str, str] = {}
+        self._dataset = dataset
+        self._bench = bench
+        self._journal = journal
+        self._spec = journal.status.spec
+        self._progress = journal.status.progress
+        self._fingerprint = bench.catalog.fingerprint(extractor)
+
+    async def run(self) -> None:
+        """Have features and scores made; what cannot be had is left out of the run, with the reason."""
+        try:
+            self.table = await self._extract()
+            await self._score(self.table)
+        except RoleUnavailable as error:
+            await self._journal.append(runlog.LEFT_OUT, reason=error.message)
+
+    async def _extract(self) -> FeatureTable:
+        bench, dataset = self._bench, self._dataset
+        shelf = await asyncio.to_thread(SegmentShelf, bench.store, self._fingerprint, bench.max_pixels)
+        plan = await asyncio.to_thread(
+            plan_extraction,
+            shelf,
+            spec=bench.catalog.find(self.extractor),
+            fingerprint=self._fingerprint,
+            dataset=dataset,
+            source=self._spec.source,
+            unit_seconds=bench.unit_seconds,
+        )
+        self._progress.images_reused += len(plan.outcomes)
+        self._note(plan.outcomes)
+        if plan.table is not None:
+            return plan.table
+        table = features.FeatureTable(
+            dataset=dataset.digest,
+            fingerprint=self._fingerprint,
+            dimension=bench.catalog.find(self.extractor).dimension,
+            segments=(*plan.segments, *await self._extract_missing(plan, shelf)),
+        )
+        await asyncio.to_thread(features.write_table, bench.store, table)
+        await self._journal.append(runlog.TABLE_WRITTEN, extractor=self.extractor, table=table.digest)
+        return table
+
+    async def _extract_missing(self, plan: ExtractionPlan, shelf: SegmentShelf) -> list[str]:
+        """Have all units extracted; returns their segments in the order of the units, whichever was done first."""
+        if not plan.units:
+            return []
+        if reason := await asyncio.to_thread(self._bench.catalog.availability, self.extractor):
+            raise RoleUnavailable(reason)
+        missing = sum(len(unit.images) for unit in plan.units)
+        counted = 0
+
+        def count(images: int) -> None:
+            nonlocal counted
+            counted += images
+            self._progress.images_extracted += images
+            self._progress.images_remaining -= images
+            self._progress.images_rate.count(images)
+            self._journal.status.touch()
+
+        self._progress.images_remaining += missing
+        self._journal.say("extracting features")
+        try:
+            async with self._bench.fleet.hold(Role("extractor", self.extractor)):
+                made = await all_of(self._extract_unit(unit, shelf, count) for unit in plan.units)
+        finally:
+            self._progress.images_remaining -= missing - counted
+        return [segment for segments in made for segment in segments]
+
+    async def _extract_unit(self, unit: ExtractionUnit, shelf: SegmentShelf, count: Callable[[int], None]) -> list[str]:
+        outcomes = await self._bench.dispatcher.extract(unit, count)
+        segments = [outcome.key for outcome in outcomes if outcome.key]
+        if deadly := sorted(digest for outcome in outcomes for digest in outcome.deadly):
+            segments.append(await asyncio.to_thread(self._put_on_record, deadly))
+        for segment in segments:
+            self._note(await asyncio.to_thread(shelf.outcomes, segment))
+        for outcome in outcomes:
+            self.unread.update({image.image: image.reason for image in outcome.unread})
+        return segments
+
+    def _put_on_record(self, images: list[str]) -> str:
+        """Write a segment for images that ended the extractor's process, so that no later run tries them again."""
+        reason = "extracting its features ended the extractor's process"
+        return features.write_segment(
+            self._bench.store,
+            self._fingerprint,
+            images,
+            [SegmentRow(digest, ImageStatus.CRASHED, reason, None) for digest in images],
+            dimension=self._bench.catalog.find(self.extractor).dimension,
+            max_pixels=self._bench.max_pixels,
+        )
+
+    def _note(self, outcomes: Mapping[str, ImageOutcome]) -> None:
+        self.skipped.update(
+            {digest: outcome for digest, outcome in outcomes.items() if outcome.status is not ImageStatus.OK}
+        )
+        self._progress.images_skipped = max(self._progress.images_skipped, len(self.skipped))
+
+    async def _score(self, table: FeatureTable) -> None:
+        spec, progress = self._spec, self._progress
+        plan = await asyncio.to_thread(
+            plan_scoring,
+            self._bench.store,
+            dataset=self._dataset.digest,
+            table=table,
+            plan=scores.ValidationPlan(spec.folds, spec.seed),
+            classifiers=spec.classifiers,
+            measure=spec.measure,
+        )
+        board = ScoreBoard(plan, measure=spec.measure, folds=spec.folds)
+        progress.scores_reused += board.folds_done
+        progress.scores_remaining += len(spec.classifiers) * spec.folds - board.folds_done
+        for classifier in spec.classifiers:
+            if board.is_complete(classifier):
+                await self._finish(classifier, board)
+
+        async def on_result(result: FoldResult) -> None:
+            board.add(result)
+            progress.scores_computed += 1
+            progress.scores_remaining -= 1
+            progress.scores_rate.count()
+            if board.is_complete(result.classifier):
+                await self._finish(result.classifier, board)
+            self._journal.status.touch()
+
+        async def on_lost(classifier: str, reason: str) -> None:
+            if board.drop(classifier):
+                reason = f"{Combination(self.extractor, classifier)} is left out: {reason}"
+                await self._journal.append(runlog.LEFT_OUT, reason=reason)
+
+        if plan.units:
+            self._journal.say("scoring classifiers")
+            async with self._bench.fleet.hold(TRAINER):
+                await all_of(self._bench.dispatcher.score(unit, on_result, on_lost) for unit in plan.units)
+
+    async def _finish(self, classifier: str, board: ScoreBoard) -> None:
+        """Write the manifest over all folds, unless it is there, and let the watchers see the score."""
+        digest = board.digest(classifier)
+        if not board.is_written(classifier):
+            await asyncio.to_thread(
+                scores.write_manifest, self._bench.store, digest, classes=self._dataset.classes, folds=self._spec.folds
+            )
+        self.scores[classifier] = digest
+        self._progress.combinations_done += 1
+        score = board.summary(Combination(self.extractor, classifier))
+        if self._progress.best is None or score.mean > self._progress.best.mean:
+            self._progress.best = score

@@ -1,0 +1,159 @@
+"""One run from its specification to its result."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from offshelf import datasets, models
+from offshelf.errors import OffshelfError, RunFailed
+from offshelf.services.orchestrator import runlog
+from offshelf.services.orchestrator.artifacts import RunFindings, skipped_images, write_run_artifacts
+from offshelf.services.orchestrator.concurrency import all_of
+from offshelf.services.orchestrator.dispatch import STATS, TRAINER
+from offshelf.services.orchestrator.evaluation import Evaluation
+from offshelf.services.orchestrator.specification import Combination
+from offshelf.services.orchestrator.status import RunResult
+from offshelf.services.orchestrator.units import FitUnit, ReportRequest
+from offshelf.store import keys
+
+if TYPE_CHECKING:
+    from offshelf.datasets import Dataset, Unread
+    from offshelf.services.orchestrator.journal import Journal, Workbench
+    from offshelf.services.orchestrator.units import ComparisonOutcome
+
+_log = logging.getLogger(__name__)
+
+
+class Execution:
+    """Carries one run out. What is already done it finds in the store, so it may begin anywhere."""
+
+    def __init__(self, bench: Workbench, journal: Journal) -> None:
+        self._bench = bench
+        self._journal = journal
+        self._status = journal.status
+        self._spec = journal.status.spec
+        self._stop = threading.Event()
+        self._evaluations: dict[str, Evaluation] = {}
+
+    async def run(self) -> None:
+        """Carry the run out and write how it ended. Cancelling the task stops it; the canceller writes why."""
+        try:
+            result = await self._carry_out()
+            await self._journal.append(runlog.SUCCEEDED, result=result.to_json())
+        except asyncio.CancelledError:
+            self._stop.set()
+            raise
+        except OffshelfError as error:
+            await self._fail(error.message)
+        except Exception:  # noqa: BLE001  (a defect ends this run, not the server)
+            _log.exception("run failed unexpectedly", extra={"run_id": self._status.run_id})
+            await self._fail(f"Internal error; the orchestrator's log has more under run {self._status.run_id}.")
+
+    async def _fail(self, reason: str) -> None:
+        try:
+            await self._journal.append(runlog.FAILED, error=reason)
+        except OffshelfError:
+            # The store may be the very reason (full, away): whoever watches still has to hear it.
+            _log.exception("the failure of a run could not be written", extra={"run_id": self._status.run_id})
+            self._status.fail(reason)
+
+    async def _carry_out(self) -> RunResult:
+        spec = self._spec
+        dataset, unread = await self._read_dataset()
+        self._status.progress.combinations_total = len(spec.extractors) * len(spec.classifiers)
+        self._evaluations = {name: Evaluation(name, dataset, self._bench, self._journal) for name in spec.extractors}
+        await all_of(evaluation.run() for evaluation in self._evaluations.values())
+        scores = {
+            Combination(name, classifier): digest
+            for name, evaluation in self._evaluations.items()
+            for classifier, digest in evaluation.scores.items()
+        }
+        if not scores:
+            raise RunFailed(" ".join(["Nothing could be scored.", *self._status.left_out]))
+        self._journal.say("comparing")
+        async with self._bench.fleet.hold(STATS):
+            comparison = await self._bench.dispatcher.compare(dataset.digest, spec.measure, scores)
+            await self._journal.append(runlog.COMPARED, comparison=comparison.comparison)
+            fitted = spec.choice or comparison.scores[0].combination
+            if fitted not in scores:
+                raise RunFailed(" ".join([f"{fitted} could not be scored.", *self._status.left_out]))
+            model = await self._fit(dataset, fitted)
+            self._journal.say("writing the report")
+            return await self._report(dataset, unread, comparison, fitted, model)
+
+    async def _read_dataset(self) -> tuple[Dataset, list[Unread]]:
+        self._journal.say("reading the images")
+        store, progress = self._bench.store, self._status.progress
+        source = await asyncio.to_thread(datasets.open_source, self._spec.source, roots=self._bench.roots, store=store)
+
+        def on_progress(done: int, total: int) -> None:
+            # From another thread: plain assignments, which watchers see when they next look.
+            progress.images_scanned, progress.images_total = done, total
+
+        dataset, unread = await asyncio.to_thread(datasets.scan, source, on_progress=on_progress, stop=self._stop)
+        datasets.check_classes(dataset.items, folds=2)  # what could be read may be less than what was listed
+        await asyncio.to_thread(datasets.write_dataset, store, dataset)
+        await self._journal.append(runlog.DATASET_READ, dataset=dataset.digest, images=len(dataset.items))
+        return dataset, unread
+
+    async def _fit(self, dataset: Dataset, fitted: Combination) -> str:
+        self._journal.say(f"fitting {fitted}")
+        table = self._evaluations[fitted.extractor].table
+        assert table is not None  # noqa: S101  (it has scores, so it has a table)
+        unit = FitUnit(
+            dataset=dataset.digest,
+            table=table.digest,
+            fingerprint=table.fingerprint,
+            extractor=fitted.extractor,
+            classifier=fitted.classifier,
+            measure=self._spec.measure,
+            seed=self._spec.seed,
+        )
+        model = models.model_digest(
+            unit.dataset, unit.table, unit.fingerprint, unit.classifier, unit.measure, unit.seed
+        )
+        if await asyncio.to_thread(self._bench.store.stat, keys.model_card(model)) is None:
+            async with self._bench.fleet.hold(TRAINER):
+                model = await self._bench.dispatcher.fit(unit)
+        await self._journal.append(runlog.FITTED, model=model, extractor=fitted.extractor, classifier=fitted.classifier)
+        return model
+
+    async def _report(
+        self, dataset: Dataset, unread: list[Unread], comparison: ComparisonOutcome, fitted: Combination, model: str
+    ) -> RunResult:
+        evaluated = {name: one for name, one in self._evaluations.items() if one.table is not None}
+        skipped = skipped_images(dataset, unread, evaluated)
+        rendered = await self._bench.dispatcher.render_report(
+            ReportRequest(
+                comparison=comparison.comparison,
+                title=datasets.display_name(self._spec.source),
+                skipped=skipped,
+                left_out=tuple(self._status.left_out),
+            )
+        )
+        findings = RunFindings(
+            dataset=dataset,
+            comparison=comparison,
+            fitted=fitted,
+            model=model,
+            skipped=skipped,
+            fingerprints={name: one.table.fingerprint for name, one in evaluated.items() if one.table},
+        )
+        own = await asyncio.to_thread(write_run_artifacts, self._bench.store, self._status, findings)
+        return RunResult(
+            dataset=dataset.digest,
+            classes=dataset.classes,
+            scores=comparison.scores,
+            verdict=comparison.verdict,
+            model=model,
+            fitted=fitted,
+            artifacts={
+                **rendered,
+                **own,
+                "model/model.json": keys.model_card(model),
+                "model/model.skops": keys.model(model),
+            },
+        )

@@ -1,0 +1,59 @@
+"""What the parts of a run share: the tools to work with, and the one place that its changes of state go to."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from offshelf.services.orchestrator.catalog import ExtractorCatalog
+    from offshelf.services.orchestrator.dispatch import Dispatcher
+    from offshelf.services.orchestrator.fleet import Fleet
+    from offshelf.services.orchestrator.runlog import RunLog
+    from offshelf.services.orchestrator.status import RunStatus
+    from offshelf.store import ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """What every run works with."""
+
+    store: ObjectStore
+    catalog: ExtractorCatalog
+    fleet: Fleet
+    dispatcher: Dispatcher
+    roots: tuple[Path, ...] | None
+    """Folders that datasets may lie in; None for any."""
+    unit_seconds: float
+    """Work in a unit, in CPU seconds."""
+    max_pixels: int
+    """Images with more are not used."""
+
+
+class Journal:
+    """A run's status and the log behind it. Events are written one at a time, in the order of the calls."""
+
+    def __init__(self, status: RunStatus, log: RunLog) -> None:
+        self.status = status
+        self._log = log
+        self._writing = asyncio.Lock()
+
+    async def append(self, kind: str, **data: Any) -> None:
+        """Write an event to the store, then show it. A write that has begun is finished even when cancelled."""
+        async with self._writing:
+            write = asyncio.ensure_future(asyncio.to_thread(self._log.append, self.status.history, kind, **data))
+            try:
+                await asyncio.shield(write)
+            finally:
+                # The thread cannot be stopped: what comes after must find its event in the history.
+                await asyncio.wait([write])
+                if not write.exception():
+                    self.status.apply(write.result())
+
+    def say(self, activity: str) -> None:
+        """Show what is being done; this is not kept."""
+        self.status.activity = activity
+        self.status.touch()

@@ -1,0 +1,230 @@
+"""What is missing, and how it is cut into units.
+
+What is missing is what is wanted minus what the store holds, so ten new images cost ten, a corrected label costs new
+scores and no extraction, and a rerun costs lookups. Units are cut by the work in them, never by the number of
+replicas: the segments of a dataset are the same on every machine.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from offshelf import features, scores
+from offshelf.errors import DataLoss
+from offshelf.services.orchestrator.units import ExtractionUnit, ScoringUnit
+from offshelf.store import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from offshelf.datasets import Dataset
+    from offshelf.extraction.registry import ExtractorSpec
+    from offshelf.features import FeatureTable, ImageOutcome
+    from offshelf.scores import ValidationPlan
+    from offshelf.store import ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractionPlan:
+    """What of one extractor's feature table is there, and what is to be done."""
+
+    segments: tuple[str, ...]
+    """Segments to reuse, in the order in which the table will list them."""
+    outcomes: Mapping[str, ImageOutcome]
+    """What those segments say of each wanted image, by its digest."""
+    units: tuple[ExtractionUnit, ...]
+    table: FeatureTable | None = None
+    """The finished table, if this very dataset has one."""
+
+
+class SegmentShelf:
+    """The segments of one extractor that the store holds, read at most once each."""
+
+    def __init__(self, store: ObjectStore, fingerprint: str, max_pixels: int) -> None:
+        self._store = store
+        self._fingerprint = fingerprint
+        self._max_pixels = max_pixels
+        self._outcomes: dict[str, Mapping[str, ImageOutcome]] = {}
+        self._keys = {info.key for info in store.list(keys.segments(fingerprint))}
+
+    def tables(self) -> list[FeatureTable]:
+        """Read all manifests whose segments are all there."""
+        prefix = keys.tables(self._fingerprint)
+        found = []
+        for info in self._store.list(prefix):
+            digest = info.key.removeprefix(prefix).removesuffix(".json")
+            with suppress(DataLoss):  # a damaged manifest counts as never written
+                found.append(features.read_table(self._store, self._fingerprint, digest))
+        return [table for table in found if self._keys.issuperset(table.segments)]
+
+    def outcomes(self, segment: str) -> Mapping[str, ImageOutcome]:
+        """What a segment says of its images; only those that need not be tried again. A damaged one says nothing."""
+        if segment not in self._outcomes:
+            self._outcomes[segment] = {}
+            with suppress(DataLoss):
+                self._outcomes[segment] = features.images_in(self._store, segment, max_pixels=self._max_pixels)
+        return self._outcomes[segment]
+
+    def made_for(self, unit: ExtractionUnit) -> str | None:
+        """Find the segment that an earlier, interrupted run made of just this unit."""
+        prefix = keys.segment(self._fingerprint, features.segment_inputs(self._fingerprint, unit.images), "")
+        prefix = prefix.removesuffix(".parquet")
+        return min((key for key in self._keys if key.startswith(prefix)), default=None)
+
+
+def plan_extraction(
+    shelf: SegmentShelf,
+    *,
+    spec: ExtractorSpec,
+    fingerprint: str,
+    dataset: Dataset,
+    source: str,
+    unit_seconds: float,
+) -> ExtractionPlan:
+    """Find what can be reused and cut the rest into units.
+
+    Parameters
+    ----------
+    shelf
+        What the store holds of this extractor.
+    unit_seconds
+        Work in a unit, in CPU seconds by the extractor's nominal cost.
+    """
+    wanted = sorted({item.digest for item in dataset.items})
+    tables = shelf.tables()
+    for table in tables:
+        if table.dataset == dataset.digest:
+            chosen = _Reuse(shelf, wanted)
+            chosen.add(table.segments)
+            if not chosen.missing:
+                return ExtractionPlan(table.segments, chosen.outcomes, (), table)
+    chosen = _Reuse(shelf, wanted)
+    chosen.add(segment for table in tables for segment in table.segments)
+    units = cut_extraction(
+        chosen.missing,
+        cost_seconds=spec.cost_seconds,
+        unit_seconds=unit_seconds,
+        extractor=spec.name,
+        fingerprint=fingerprint,
+        dataset=dataset.digest,
+        source=source,
+    )
+    made = {unit: shelf.made_for(unit) for unit in units}
+    chosen.add(segment for segment in made.values() if segment)
+    # A segment of the same name may lack images that could not be read at the time: those are cut anew.
+    rest = tuple(unit for unit in units if not made[unit])
+    lacking = sorted(set(chosen.missing) - {digest for unit in rest for digest in unit.images})
+    if lacking:
+        rest += (ExtractionUnit(spec.name, fingerprint, dataset.digest, source, tuple(lacking)),)
+    return ExtractionPlan(tuple(chosen.segments), chosen.outcomes, rest)
+
+
+class _Reuse:
+    """Picks segments until every wanted image is found; each image from the first segment that holds it."""
+
+    def __init__(self, shelf: SegmentShelf, wanted: Sequence[str]) -> None:
+        self._shelf = shelf
+        self._wanted = dict.fromkeys(wanted)
+        self.segments: list[str] = []
+        self.outcomes: dict[str, ImageOutcome] = {}
+
+    @property
+    def missing(self) -> list[str]:
+        return [digest for digest in self._wanted if digest not in self.outcomes]
+
+    def add(self, segments: Iterable[str]) -> None:
+        for segment in segments:
+            if len(self.outcomes) == len(self._wanted):
+                return
+            new = {
+                digest: outcome
+                for digest, outcome in self._shelf.outcomes(segment).items()
+                if digest in self._wanted and digest not in self.outcomes
+            }
+            if new:
+                self.segments.append(segment)
+                self.outcomes.update(new)
+
+
+def cut_extraction(
+    missing: Sequence[str],
+    *,
+    cost_seconds: float,
+    unit_seconds: float,
+    extractor: str,
+    fingerprint: str,
+    dataset: str,
+    source: str,
+) -> tuple[ExtractionUnit, ...]:
+    """Cut images into units of nearly equal size that hold about `unit_seconds` of work each.
+
+    Parameters
+    ----------
+    missing
+        Digests, sorted.
+    cost_seconds
+        CPU seconds that one image takes.
+    """
+    if not missing:
+        return ()
+    count = min(math.ceil(len(missing) * cost_seconds / unit_seconds), len(missing))
+    edges = [len(missing) * index // count for index in range(count + 1)]
+    return tuple(
+        ExtractionUnit(extractor, fingerprint, dataset, source, tuple(missing[begin:end]))
+        for begin, end in pairwise(edges)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringPlan:
+    """Which scores of one feature table are there, and what is to be done."""
+
+    digests: Mapping[str, str]
+    """What names the scores of each classifier."""
+    finished: Mapping[str, Mapping[int, Mapping[str, float]]]
+    """Measures of the folds that are done, by classifier and fold."""
+    units: tuple[ScoringUnit, ...]
+    complete: frozenset[str] = field(default=frozenset())
+    """Classifiers whose manifest is written."""
+
+
+def plan_scoring(
+    store: ObjectStore,
+    *,
+    dataset: str,
+    table: FeatureTable,
+    plan: ValidationPlan,
+    classifiers: Sequence[str],
+    measure: str,
+) -> ScoringPlan:
+    """Find finished scores and cut the rest into one unit a fold."""
+    digests = {name: scores.scores_digest(dataset, table.digest, name, plan, measure) for name in classifiers}
+    finished: dict[str, dict[int, Mapping[str, float]]] = {}
+    complete = set()
+    for name, digest in digests.items():
+        manifest = scores.read_manifest_if_complete(store, digest)
+        if manifest is not None:
+            complete.add(name)
+            finished[name] = {fold.fold: fold.measures for fold in manifest.folds}
+        else:
+            folds = scores.finished_folds(store, digest, plan.folds)
+            finished[name] = {number: fold.measures for number, fold in folds.items()}
+    units = [
+        ScoringUnit(
+            dataset=dataset,
+            table=table.digest,
+            fingerprint=table.fingerprint,
+            folds=plan.folds,
+            seed=plan.seed,
+            fold=fold,
+            classifiers=missing,
+            measure=measure,
+        )
+        for fold in range(plan.folds)
+        if (missing := tuple(name for name in classifiers if fold not in finished[name]))
+    ]
+    return ScoringPlan(digests, finished, tuple(units), frozenset(complete))

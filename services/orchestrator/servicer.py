@@ -1,0 +1,207 @@
+"""The orchestrator's RPCs: protobuf to domain and back. What each means stands in the contract (protos/)."""
+
+# ruff: noqa: N802, D102  (gRPC's names; the contract documents them)
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from offshelf import measures
+from offshelf.errors import InvalidInput
+from offshelf.estimators import registry as classifiers
+from offshelf.rpc.limits import CHUNK_BYTES
+from offshelf.services.orchestrator.specification import Combination
+from offshelf.services.orchestrator.status import RunState
+from offshelf.v1 import orchestrator_pb2 as pb
+from offshelf.v1 import orchestrator_pb2_grpc, selection_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    import grpc.aio
+
+    from offshelf.services.orchestrator.orchestration import Orchestrator
+    from offshelf.services.orchestrator.status import CombinationScore, Progress, RunResult, RunStatus
+    from offshelf.store import ObjectStore
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+_RUNS_A_PAGE = 50
+_MOST_RUNS_A_PAGE = 1000
+_ULID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
+
+
+class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
+    """Converts, calls one method, converts."""
+
+    def __init__(
+        self, orchestrator: Orchestrator, store: ObjectStore, locate_predictor: Callable[[], Awaitable[str]]
+    ) -> None:
+        self._orchestrator = orchestrator
+        self._store = store
+        self._locate_predictor = locate_predictor
+
+    async def CreateRun(self, request: pb.CreateRunRequest, context: Context) -> pb.CreateRunResponse:
+        del context
+        if not request.request_id:
+            raise InvalidInput("CreateRun needs a request id, so that a repeated request starts nothing twice.")
+        spec = request.spec
+        status, resumed = await self._orchestrator.create(
+            request_id=request.request_id,
+            dataset=spec.dataset,
+            extractors=spec.extractors,
+            classifiers=spec.classifiers,
+            measure=spec.measure,
+            folds=spec.folds,
+            seed=spec.seed,
+            choice=Combination(spec.choice.extractor, spec.choice.classifier) if spec.HasField("choice") else None,
+        )
+        return pb.CreateRunResponse(run=_run(status), resumed=resumed)
+
+    async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
+        del context
+        return pb.GetRunResponse(run=_run(await self._orchestrator.get(request.run_id)))
+
+    async def WatchRun(self, request: pb.WatchRunRequest, context: Context) -> AsyncIterator[pb.WatchRunResponse]:
+        del context
+        async with aclosing(self._orchestrator.watch(request.run_id)) as updates:
+            async for status in updates:
+                yield pb.WatchRunResponse(run=_run(status))
+
+    async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
+        del context
+        if request.page_token and not _ULID.fullmatch(request.page_token):
+            raise InvalidInput("The page token is none that this service gave.")
+        limit = min(request.page_size or _RUNS_A_PAGE, _MOST_RUNS_A_PAGE)
+        runs, token = await self._orchestrator.list(limit=limit, before=request.page_token)
+        return pb.ListRunsResponse(runs=map(_run, runs), next_page_token=token)
+
+    async def CancelRun(self, request: pb.CancelRunRequest, context: Context) -> pb.CancelRunResponse:
+        del context
+        return pb.CancelRunResponse(run=_run(await self._orchestrator.cancel(request.run_id)))
+
+    async def ReadArtifact(
+        self, request: pb.ReadArtifactRequest, context: Context
+    ) -> AsyncIterator[pb.ReadArtifactResponse]:
+        del context
+        key = await self._orchestrator.artifact(request.run_id, request.name)
+        offset = 0
+        while True:
+            chunk = await asyncio.to_thread(self._store.get, key, offset=offset, length=CHUNK_BYTES)
+            if chunk or not offset:
+                yield pb.ReadArtifactResponse(chunk=chunk)
+            if len(chunk) < CHUNK_BYTES:
+                return
+            offset += len(chunk)
+
+    async def DescribeCatalog(self, request: pb.DescribeCatalogRequest, context: Context) -> pb.DescribeCatalogResponse:
+        del request, context
+        catalog = self._orchestrator.catalog
+        reasons = await asyncio.to_thread(lambda: {name: catalog.availability(name) for name in catalog.names})
+        return pb.DescribeCatalogResponse(
+            extractors=[
+                pb.CatalogExtractor(
+                    entry=pb.CatalogEntry(name=name, description=catalog.find(name).description),
+                    dimension=catalog.find(name).dimension,
+                    available=not reason,
+                    reason=reason,
+                )
+                for name, reason in reasons.items()
+            ],
+            classifiers=[
+                pb.CatalogEntry(name=spec.name, description=spec.description)
+                for spec in classifiers.CLASSIFIERS.values()
+            ],
+            measures=[
+                pb.CatalogEntry(name=name, description=description) for name, description in measures.MEASURES.items()
+            ],
+        )
+
+    async def LocatePredictor(self, request: pb.LocatePredictorRequest, context: Context) -> pb.LocatePredictorResponse:
+        del request, context
+        return pb.LocatePredictorResponse(address=await self._locate_predictor())
+
+
+_STATES = {
+    RunState.PENDING: pb.RUN_STATE_PENDING,
+    RunState.RUNNING: pb.RUN_STATE_RUNNING,
+    RunState.INTERRUPTED: pb.RUN_STATE_INTERRUPTED,
+    RunState.SUCCEEDED: pb.RUN_STATE_SUCCEEDED,
+    RunState.FAILED: pb.RUN_STATE_FAILED,
+    RunState.CANCELLED: pb.RUN_STATE_CANCELLED,
+}
+
+
+def _run(status: RunStatus) -> pb.Run:
+    spec = status.spec
+    created = Timestamp()
+    created.FromDatetime(status.created_at)
+    return pb.Run(
+        id=status.run_id,
+        spec=pb.RunSpec(
+            dataset=spec.source,
+            extractors=spec.extractors,
+            classifiers=spec.classifiers,
+            measure=spec.measure,
+            folds=spec.folds,
+            seed=spec.seed,
+            choice=_combination(spec.choice) if spec.choice else None,
+        ),
+        state=_STATES[status.state],
+        created_at=created,
+        activity=status.activity,
+        progress=_progress(status.progress),
+        error=status.error,
+        left_out=status.left_out,
+        result=_result(status.result) if status.result else None,
+    )
+
+
+def _progress(progress: Progress) -> pb.RunProgress:
+    return pb.RunProgress(
+        images_scanned=progress.images_scanned,
+        images_total=progress.images_total,
+        images_extracted=progress.images_extracted,
+        images_reused=progress.images_reused,
+        images_remaining=progress.images_remaining,
+        images_per_second=progress.images_rate.now if progress.images_remaining else 0.0,
+        scores_computed=progress.scores_computed,
+        scores_reused=progress.scores_reused,
+        scores_remaining=progress.scores_remaining,
+        combinations_done=progress.combinations_done,
+        combinations_total=progress.combinations_total,
+        seconds_left=progress.seconds_left,
+        images_skipped=progress.images_skipped,
+        best=_score(progress.best) if progress.best else None,
+    )
+
+
+def _result(result: RunResult) -> pb.RunResult:
+    return pb.RunResult(
+        scores=map(_score, result.scores),
+        verdict=result.verdict,
+        model=result.model,
+        fitted=_combination(result.fitted),
+        artifacts=sorted(result.artifacts),
+        classes=result.classes,
+        dataset=result.dataset,
+    )
+
+
+def _score(score: CombinationScore) -> selection_pb2.CombinationScore:
+    return selection_pb2.CombinationScore(
+        combination=_combination(score.combination),
+        mean=score.mean,
+        standard_deviation=score.standard_deviation,
+        p_value=score.p_value,
+        different_from_best=score.different_from_best,
+    )
+
+
+def _combination(combination: Combination) -> selection_pb2.Combination:
+    return selection_pb2.Combination(extractor=combination.extractor, classifier=combination.classifier)

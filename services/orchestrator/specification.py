@@ -1,0 +1,115 @@
+"""What a user asks for, checked and made definite."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from offshelf import measures
+from offshelf.digests import digest_of
+from offshelf.errors import InvalidInput
+from offshelf.estimators import registry as classifiers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from offshelf.services.orchestrator.catalog import ExtractorCatalog
+
+DEFAULT_FOLDS = 10
+DEFAULT_MEASURE = "accuracy"
+_MOST_FOLDS = 100
+_LARGEST_SEED = 2**32 - 1
+"""The largest that scikit-learn's generators take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """An extractor and a classifier, by name."""
+
+    extractor: str
+    classifier: str
+
+    def __str__(self) -> str:
+        return f"{self.extractor} + {self.classifier}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """A run's specification with every default filled in."""
+
+    source: str
+    """URI of the image source, for example ``folder:/data/pets``."""
+    extractors: tuple[str, ...]
+    classifiers: tuple[str, ...]
+    measure: str
+    folds: int
+    seed: int
+    choice: Combination | None = None
+    """Fit this combination instead of the best one."""
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal work asked of the same source."""
+        return digest_of(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the specification as plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> RunSpec:
+        """Rebuild a specification that `to_json` made."""
+        choice = data.get("choice")
+        return cls(
+            source=data["source"],
+            extractors=tuple(data["extractors"]),
+            classifiers=tuple(data["classifiers"]),
+            measure=data["measure"],
+            folds=data["folds"],
+            seed=data["seed"],
+            choice=Combination(**choice) if choice else None,
+        )
+
+
+def make_spec(
+    *,
+    source: str,
+    extractors: Iterable[str],
+    classifier_names: Iterable[str],
+    measure: str,
+    folds: int,
+    seed: int,
+    choice: Combination | None,
+    catalog: ExtractorCatalog,
+) -> RunSpec:
+    """Check names and ranges and fill in the defaults; empty names mean everything there is.
+
+    Raises
+    ------
+    UnknownName
+        For an extractor, classifier or measure that does not exist.
+    InvalidInput
+        For folds or a seed out of range, or a chosen combination outside the run.
+    """
+    chosen_extractors = tuple(dict.fromkeys(catalog.find(name).name for name in extractors)) or catalog.names
+    chosen_classifiers = tuple(dict.fromkeys(classifiers.find(name).name for name in classifier_names)) or tuple(
+        classifiers.CLASSIFIERS
+    )
+    folds = folds or DEFAULT_FOLDS
+    if not 2 <= folds <= _MOST_FOLDS:  # noqa: PLR2004  (one fold leaves nothing to compare)
+        raise InvalidInput(f"folds must be between 2 and {_MOST_FOLDS}, not {folds}.")
+    if not 0 <= seed <= _LARGEST_SEED:
+        raise InvalidInput(f"seed must be between 0 and {_LARGEST_SEED}, not {seed}.")
+    if choice is not None:
+        choice = Combination(catalog.find(choice.extractor).name, classifiers.find(choice.classifier).name)
+        if choice.extractor not in chosen_extractors or choice.classifier not in chosen_classifiers:
+            raise InvalidInput(f"{choice} is not among the combinations of this run.")
+    return RunSpec(
+        source=source,
+        extractors=chosen_extractors,
+        classifiers=chosen_classifiers,
+        measure=measures.find(measure or DEFAULT_MEASURE),
+        folds=folds,
+        seed=seed,
+        choice=choice,
+    )

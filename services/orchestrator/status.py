@@ -1,0 +1,248 @@
+"""What is known of a run at the moment, for whoever watches it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from offshelf.services.orchestrator import runlog
+from offshelf.services.orchestrator.specification import Combination, RunSpec
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from offshelf.services.orchestrator.runlog import Event, History
+
+
+class RunState(StrEnum):
+    """Where a run stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing follows any more."""
+        return self in {RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED}
+
+
+_STATE_AFTER = {
+    runlog.CREATED: RunState.PENDING,
+    runlog.TAKEN_OVER: RunState.PENDING,
+    runlog.INTERRUPTED: RunState.INTERRUPTED,
+    runlog.SUCCEEDED: RunState.SUCCEEDED,
+    runlog.FAILED: RunState.FAILED,
+    runlog.CANCELLED: RunState.CANCELLED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CombinationScore:
+    """A combination and how it did; `p_value` is the Holm-adjusted one against the winner."""
+
+    combination: Combination
+    mean: float
+    standard_deviation: float
+    p_value: float = 1.0
+    different_from_best: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        return {
+            "extractor": self.combination.extractor,
+            "classifier": self.combination.classifier,
+            "mean": self.mean,
+            "standard_deviation": self.standard_deviation,
+            "p_value": self.p_value,
+            "different_from_best": self.different_from_best,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> CombinationScore:
+        """Rebuild what `to_json` made."""
+        combination = Combination(data["extractor"], data["classifier"])
+        return cls(combination, data["mean"], data["standard_deviation"], data["p_value"], data["different_from_best"])
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a finished run found."""
+
+    dataset: str
+    classes: tuple[str, ...]
+    scores: tuple[CombinationScore, ...]
+    verdict: str
+    model: str
+    fitted: Combination
+    artifacts: dict[str, str]
+    """Key in the store by the name of the artefact."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        return {
+            "dataset": self.dataset,
+            "classes": list(self.classes),
+            "scores": [score.to_json() for score in self.scores],
+            "verdict": self.verdict,
+            "model": self.model,
+            "fitted": {"extractor": self.fitted.extractor, "classifier": self.fitted.classifier},
+            "artifacts": self.artifacts,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> RunResult:
+        """Rebuild what `to_json` made."""
+        return cls(
+            dataset=data["dataset"],
+            classes=tuple(data["classes"]),
+            scores=tuple(CombinationScore.from_json(score) for score in data["scores"]),
+            verdict=data["verdict"],
+            model=data["model"],
+            fitted=Combination(**data["fitted"]),
+            artifacts=data["artifacts"],
+        )
+
+
+class Rate:
+    """Events a second: now (over the last seconds) and on average over the time in which there were any."""
+
+    _WINDOW_SECONDS = 10.0
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[float, int]] = deque()
+        self._began: float | None = None
+        self._last = 0.0
+        self._total = 0
+
+    def count(self, events: int = 1) -> None:
+        """Take note of events that happened just now."""
+        now = time.monotonic()
+        self._began = now if self._began is None else self._began
+        self._last = now
+        self._total += events
+        self._recent.append((now, events))
+
+    @property
+    def now(self) -> float:
+        """Events a second over the last seconds; 0 when nothing happened in them."""
+        now = time.monotonic()
+        while self._recent and now - self._recent[0][0] > self._WINDOW_SECONDS:
+            self._recent.popleft()
+        if len(self._recent) < 2 or self._began is None:  # noqa: PLR2004  (a rate needs two points)
+            return 0.0
+        return sum(events for _, events in self._recent) / max(now - self._recent[0][0], 1e-3)
+
+    @property
+    def average(self) -> float:
+        """Events a second between the first and the last; 0 before the second."""
+        if self._began is None or self._last <= self._began:
+            return 0.0
+        return self._total / (self._last - self._began)
+
+
+@dataclass(slots=True)
+class Progress:
+    """Counts of one run since this process took it up."""
+
+    images_scanned: int = 0
+    images_total: int = 0
+    images_extracted: int = 0
+    images_reused: int = 0
+    images_remaining: int = 0
+    scores_computed: int = 0
+    scores_reused: int = 0
+    scores_remaining: int = 0
+    combinations_done: int = 0
+    combinations_total: int = 0
+    images_skipped: int = 0
+    best: CombinationScore | None = None
+    images_rate: Rate = field(default_factory=Rate)
+    scores_rate: Rate = field(default_factory=Rate)
+
+    @property
+    def seconds_left(self) -> float:
+        """Estimate of the time left; negative when there is none yet."""
+        left = 0.0
+        for remaining, rate in (
+            (self.images_remaining, self.images_rate.average),
+            (self.scores_remaining, self.scores_rate.average),
+        ):
+            if remaining and not rate:
+                return -1.0
+            left += remaining / rate if remaining else 0.0
+        return left
+
+
+class RunStatus:
+    """A run as it stands now. Changed by its execution, read by watchers; belongs to one event loop."""
+
+    def __init__(self, spec: RunSpec, history: History) -> None:
+        self.spec = spec
+        self.history = history
+        self.state = RunState.PENDING
+        self.activity = ""
+        self.progress = Progress()
+        self.error = ""
+        self.left_out: list[str] = []
+        self.result: RunResult | None = None
+        self._changed = asyncio.Event()
+        for event in history.events:
+            self.apply(event)
+
+    @property
+    def run_id(self) -> str:
+        """The run's ULID."""
+        return self.history.run_id
+
+    @property
+    def created_at(self) -> datetime:
+        """When the run was created."""
+        return self.history.events[0].at
+
+    def apply(self, event: Event) -> None:
+        """Take an event into the state."""
+        self.state = _STATE_AFTER.get(event.kind, RunState.RUNNING)
+        match event.kind:
+            case runlog.CREATED | runlog.TAKEN_OVER:
+                self.left_out.clear()
+            case runlog.LEFT_OUT:
+                self.left_out.append(event.data["reason"])
+            case runlog.FAILED:
+                self.error = event.data["error"]
+            case runlog.SUCCEEDED:
+                self.result = RunResult.from_json(event.data["result"])
+            case _:
+                pass
+        self.touch()
+
+    def fail(self, reason: str) -> None:
+        """Show a failure that could not be written to the store."""
+        self.state = RunState.FAILED
+        self.error = reason
+        self.touch()
+
+    def interrupt(self) -> None:
+        """Show that nobody works on this run at the moment."""
+        self.state = RunState.INTERRUPTED
+        self.touch()
+
+    def touch(self) -> None:
+        """Tell the watchers that something has changed."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def wait_for_change(self, seconds: float) -> None:
+        """Return when something has changed, or after some seconds."""
+        changed = self._changed
+        try:
+            await asyncio.wait_for(changed.wait(), seconds)
+        except TimeoutError:
+            return

@@ -1,0 +1,127 @@
+"""Units are sent again when a replica is lost, and cut in two when they are what kills it."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.unit.fakes import MemoryStore
+
+from offshelf.errors import Unavailable
+from offshelf.services.orchestrator.budget import CoreBudget
+from offshelf.services.orchestrator.dispatch import Dispatcher
+from offshelf.services.orchestrator.fleet import Replica, ReplicaPool, Role
+from offshelf.services.orchestrator.units import ExtractionOutcome, ExtractionUnit, FoldResult, ScoringUnit
+from offshelf.store import StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from offshelf.store import ObjectInfo
+
+
+class SteadyFleet:
+    """A fleet whose one replica of each role always comes back."""
+
+    def __init__(self) -> None:
+        self.pool = ReplicaPool(lambda _: 4)
+
+    @asynccontextmanager
+    async def hold(self, role: Role) -> AsyncIterator[None]:
+        await self.pool.add(Replica(role, "only", "127.0.0.1:1"))
+        yield
+
+    async def close(self) -> None:
+        return
+
+
+class FrailPeers:
+    """Services that lose their process over certain images or classifiers, or by chance."""
+
+    def __init__(self, *, deadly: set[str], accidents: int = 0) -> None:
+        self.deadly = deadly
+        self.accidents = accidents
+        self.sent: list[tuple[str, ...]] = []
+
+    async def extract(
+        self, address: str, unit: ExtractionUnit, on_progress: Callable[[int], None]
+    ) -> ExtractionOutcome:
+        del address
+        self.sent.append(unit.images)
+        on_progress(1)
+        if self.accidents:
+            self.accidents -= 1
+            raise Unavailable("gone")
+        if self.deadly & set(unit.images):
+            raise Unavailable("gone")
+        return ExtractionOutcome(key="-".join(unit.images), extracted=len(unit.images), quarantined=0)
+
+    async def cross_validate(self, address: str, unit: ScoringUnit) -> AsyncIterator[FoldResult]:
+        del address
+        self.sent.append(unit.classifiers)
+        for classifier in unit.classifiers:
+            if classifier in self.deadly:
+                raise Unavailable("gone")
+            yield FoldResult(classifier, "digest", unit.fold, {"accuracy": 1.0})
+
+
+def dispatcher(peers: FrailPeers, fleet: SteadyFleet, store: MemoryStore | None = None) -> Dispatcher:
+    return Dispatcher(fleet=fleet, peers=peers, budget=CoreBudget(2), store=store or MemoryStore(), cores=2)  # type: ignore[arg-type]
+
+
+def extraction(*images: str) -> ExtractionUnit:
+    return ExtractionUnit("hog", "fp", "dataset", "folder:/data", images)
+
+
+async def test_a_unit_survives_a_lost_replica() -> None:
+    """A crashed extractor costs the units it was working on, once."""
+    peers, fleet, counted = FrailPeers(deadly=set(), accidents=1), SteadyFleet(), []
+    async with fleet.hold(Role("extractor", "hog")):
+        outcomes = await dispatcher(peers, fleet).extract(extraction("a", "b", "c"), counted.append)
+    assert [outcome.key for outcome in outcomes] == ["a-b-c"]
+    assert sum(counted) == 3
+
+
+async def test_one_deadly_image_is_found_and_the_rest_is_extracted() -> None:
+    """A single image that crashes the extractor is named; all others get their features."""
+    peers, fleet, counted = FrailPeers(deadly={"c"}), SteadyFleet(), []
+    async with fleet.hold(Role("extractor", "hog")):
+        outcomes = await dispatcher(peers, fleet).extract(extraction("a", "b", "c", "d"), counted.append)
+    assert [outcome.key for outcome in outcomes if outcome.key] == ["a-b", "d"]
+    assert [outcome.deadly for outcome in outcomes if outcome.deadly] == [("c",)]
+    assert sum(counted) == 4
+
+
+async def test_a_deadly_classifier_is_reported_and_the_others_are_scored_once() -> None:
+    """A classifier that needs too much memory does not take the others with it."""
+    peers, fleet = FrailPeers(deadly={"MLP"}), SteadyFleet()
+    results: list[str] = []
+    lost: list[str] = []
+
+    async def on_result(result: FoldResult) -> None:
+        results.append(result.classifier)
+
+    async def on_lost(classifier: str, reason: str) -> None:
+        assert "ended without an answer" in reason
+        lost.append(classifier)
+
+    unit = ScoringUnit("d", "t", "fp", 5, 0, 0, ("RF", "SVM", "MLP", "LR"), "accuracy")
+    async with fleet.hold(Role("trainer")):
+        await dispatcher(peers, fleet).score(unit, on_result, on_lost)
+    assert sorted(results) == ["LR", "RF", "SVM"]
+    assert lost == ["MLP"]
+
+
+async def test_a_store_that_is_away_is_not_blamed_on_the_unit() -> None:
+    """When the store is down the run says so, instead of quarantining good images one by one."""
+
+    class AwayStore(MemoryStore):
+        def stat(self, key: str) -> ObjectInfo | None:
+            raise StoreUnavailable(f"no answer for {key}")
+
+    peers, fleet = FrailPeers(deadly={"a"}), SteadyFleet()
+    async with fleet.hold(Role("extractor", "hog")):
+        with pytest.raises(StoreUnavailable):
+            await dispatcher(peers, fleet, AwayStore()).extract(extraction("a", "b"), lambda _: None)
+    assert len(peers.sent) == 1
