@@ -1,0 +1,1 @@
+"""The predictor service: encoded images in, class probabilities out."""

@@ -1,0 +1,88 @@
+"""The extractors of this installation, opened in this process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from offshelf.errors import Conflict, DataLoss, InvalidInput, NotFound
+from offshelf.extraction import registry
+from offshelf.extraction.pipeline import Extraction
+from offshelf.extraction.runtime import load_openvino
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from offshelf.extraction.registry import ExtractorSpec
+    from offshelf.settings import Settings
+    from offshelf.store import ObjectStore
+
+
+class InstalledExtractors:
+    """Opens extractors for models that were made with exactly the same.
+
+    Parameters
+    ----------
+    store
+        Where converted networks are kept.
+    settings
+        Where weights are looked for, and the limits of the decoder.
+    extractors
+        The extractors there are, by name.
+    """
+
+    def __init__(self, store: ObjectStore, settings: Settings, extractors: Mapping[str, ExtractorSpec]) -> None:
+        self._store = store
+        self._settings = settings
+        self._extractors = extractors
+
+    def warm_up(self) -> None:
+        """Import the engine."""
+        load_openvino()
+
+    def open(self, name: str, fingerprint: str) -> Extraction:
+        """Make an extractor ready.
+
+        Parameters
+        ----------
+        name
+            Name of the extractor.
+        fingerprint
+            What it must have, or its features would mean something else.
+
+        Raises
+        ------
+        Conflict
+            If there is none of this name or fingerprint here, or its weights cannot be had.
+        """
+        spec = self._extractors.get(name)
+        if spec is None:
+            raise Conflict(
+                f"The model needs the extractor {name!r}, which this version of Offshelf does not have. "
+                "Install the version that made the model (its card names it)."
+            )
+        here = registry.fingerprint(spec)
+        if here != fingerprint:
+            raise Conflict(
+                f"The model was made with another version of {name} ({fingerprint[:12]}; here is {here[:12]}), so its "
+                "answers would be wrong. Install the version of Offshelf that made the model (its card names it), or "
+                "fit the model again here."
+            )
+        extraction = Extraction(
+            spec,
+            store=self._store,
+            weights=self._settings.weights,
+            fetch=self._settings.fetch,
+            cores=self._settings.cores,
+            max_pixels=self._settings.max_image_pixels,
+            decode_seconds=self._settings.decode_seconds,
+        )
+        try:
+            extraction.start()
+        except (NotFound, InvalidInput, DataLoss) as error:
+            extraction.close()
+            # The model is there and sound: it is this installation that lacks something.
+            raise Conflict(f"The model cannot be used here. {error.message}") from error
+        except BaseException:
+            extraction.close()
+            raise
+        return extraction

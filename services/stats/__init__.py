@@ -1,0 +1,1 @@
+"""The stats service: scores in; comparison, verdict and report out."""

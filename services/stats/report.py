@@ -1,0 +1,130 @@
+"""The report of a comparison, rendered and put into the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from offshelf import scores
+from offshelf.datasets import read_dataset
+from offshelf.digests import digest_of
+from offshelf.errors import Cancelled
+from offshelf.services.stats.comparison import read_comparison
+from offshelf.services.stats.exports import scores_parquet, table_csv
+from offshelf.services.stats.page import Page, SkippedImage, render_page
+from offshelf.services.stats.predictions import OutOfFoldPredictions
+from offshelf.store import keys
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator
+
+    from offshelf.scores import FoldScores
+    from offshelf.services.stats.comparison import Combination, Comparison
+    from offshelf.store import ObjectStore
+
+PAGE_NAME = "report.html"
+TABLE_NAME = "table.csv"
+SCORES_NAME = "scores.parquet"
+
+REPORT_VERSION = 1
+"""Version of what a report shows; part of its digest."""
+
+
+@dataclass(frozen=True)
+class ReportRequest:
+    """What a report is made of."""
+
+    comparison: str
+    """Digest of the comparison."""
+    title: str
+    """Usually the dataset's name."""
+    skipped: tuple[SkippedImage, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """What was left out of the run, one sentence each."""
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the report by what was asked for, and the version that renders it."""
+        return digest_of(
+            {
+                "version": REPORT_VERSION,
+                "offshelf": metadata.version("offshelf"),
+                "comparison": self.comparison,
+                "title": self.title,
+                "skipped": [[image.path, image.extractor, image.status, image.reason] for image in self.skipped],
+                "left_out": self.left_out,
+            }
+        )
+
+
+def render_report(store: ObjectStore, request: ReportRequest, *, stop: threading.Event) -> dict[str, str]:
+    """Render a report and put it into the store. The same request gives the same bytes.
+
+    Parameters
+    ----------
+    store
+        Holds the comparison, its scores and its dataset, and takes the report.
+    request
+        What to report.
+    stop
+        Set when nobody waits for the report any more.
+
+    Returns
+    -------
+    dict of str to str
+        Keys in the store by the name of the artefact.
+
+    Raises
+    ------
+    NotFound
+        If the comparison, its dataset or its scores are not in the store.
+    DataLoss
+        If one of them is not what was written.
+    """
+    comparison = read_comparison(store, request.comparison)
+    dataset = read_dataset(store, comparison.dataset)
+    winner = OutOfFoldPredictions.of(dataset, _folds(store, comparison.best.scores, stop))
+    page = Page(
+        title=request.title,
+        comparison=comparison,
+        winner=winner,
+        skipped=request.skipped,
+        left_out=request.left_out,
+        grouped=bool(dataset.groups),
+        version=metadata.version("offshelf"),
+    )
+    contents = {
+        PAGE_NAME: render_page(page).encode(),
+        TABLE_NAME: table_csv(comparison),
+        SCORES_NAME: scores_parquet(_all_folds(store, comparison, stop)),
+    }
+    written = {name: keys.report(request.digest, name) for name in contents}
+    for name, content in contents.items():
+        store.put(written[name], content)
+    return written
+
+
+def import_renderer() -> None:
+    """Import what rendering and testing take, so that the first report does not wait for it."""
+    import jinja2  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+    import scipy.special  # noqa: F401
+
+
+def _all_folds(
+    store: ObjectStore, comparison: Comparison, stop: threading.Event
+) -> Iterator[tuple[Combination, FoldScores]]:
+    for ranked in comparison.ranking:
+        for fold in _folds(store, ranked.scores, stop):
+            yield ranked.combination, fold
+
+
+def _folds(store: ObjectStore, digest: str, stop: threading.Event) -> Iterator[FoldScores]:
+    """Read all folds of one combination, each verified against the manifest."""
+    for entry in scores.read_manifest(store, digest).folds:
+        if stop.is_set():
+            raise Cancelled("The report was stopped.")
+        yield scores.read_fold(store, digest, entry.fold, sha256=entry.sha256)
