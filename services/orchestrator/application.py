@@ -91,6 +91,11 @@ class OrchestratorService:
         self._door = PredictorDoor(self._fleet)
         self._watching: asyncio.Task[None] | None = None
 
+    @property
+    def token_file(self) -> Path:
+        """The token of this store's server."""
+        return self._ownership.token_file
+
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer to the server."""
         servicer = OrchestratorServicer(self._orchestrator, self._store, self._door.locate)

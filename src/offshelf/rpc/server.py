@@ -24,6 +24,7 @@ from offshelf.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     from offshelf.digests import JSONValue
 
@@ -82,6 +83,16 @@ class WantsAddress(Protocol):
 
     async def serving(self, address: str) -> None:
         """Take note of the service's own address; called when it is ready, before that is announced."""
+        ...
+
+
+@runtime_checkable
+class BringsToken(Protocol):
+    """A service whose token is made anew at each start, instead of being configured."""
+
+    @property
+    def token_file(self) -> Path:
+        """File that holds the token which every call must bring."""
         ...
 
 
@@ -150,13 +161,14 @@ async def start(service: Service, settings: Settings, registry: CollectorRegistr
     """
     registry = CollectorRegistry() if registry is None else registry
     undo: list[Callable[[], Awaitable[None]]] = [service.close]
+    token_file = service.token_file if isinstance(service, BringsToken) else settings.token_file
     try:
         shell = ServerShell(
             [
                 request_id_layer,
                 CallMetrics(registry).around,
                 errors_layer,
-                bearer_layer(read_token(settings.token_file)),
+                bearer_layer(read_token(token_file)),
             ]
         )
         is_live = service.is_live if isinstance(service, KnowsWhetherLive) else lambda: True
