@@ -108,7 +108,8 @@ class Evaluation:
         self._progress.images_remaining += missing
         self._journal.say("extracting features")
         try:
-            async with self._bench.fleet.hold(Role("extractor", self.extractor)):
+            # What is extracted will be scored: the trainer gets ready meanwhile.
+            async with self._bench.fleet.hold(Role("extractor", self.extractor)), self._bench.fleet.hold(TRAINER):
                 made = await all_of(self._extract_unit(unit, shelf, count) for unit in plan.units)
         finally:
             self._progress.images_remaining -= missing - counted

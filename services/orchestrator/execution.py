@@ -61,8 +61,22 @@ class Execution:
             self._status.fail(reason)
 
     async def _carry_out(self) -> RunResult:
-        spec = self._spec
         dataset, unread = await self._read_dataset()
+        async with self._bench.fleet.hold(STATS):  # from now on, so that it is ready when it is needed
+            scores = await self._evaluate(dataset)
+            self._journal.say("comparing")
+            comparison = await self._bench.dispatcher.compare(dataset.digest, self._spec.measure, scores)
+            await self._journal.append(runlog.COMPARED, comparison=comparison.comparison)
+            fitted = self._spec.choice or comparison.scores[0].combination
+            if fitted not in scores:
+                raise RunFailed(" ".join([f"{fitted} could not be scored.", *self._status.left_out]))
+            model = await self._fit(dataset, fitted)
+            self._journal.say("writing the report")
+            return await self._report(dataset, unread, comparison, fitted, model)
+
+    async def _evaluate(self, dataset: Dataset) -> dict[Combination, str]:
+        """Have every combination scored; returns what names the scores of each that could be."""
+        spec = self._spec
         self._status.progress.combinations_total = len(spec.extractors) * len(spec.classifiers)
         self._evaluations = {name: Evaluation(name, dataset, self._bench, self._journal) for name in spec.extractors}
         await all_of(evaluation.run() for evaluation in self._evaluations.values())
@@ -73,16 +87,7 @@ class Execution:
         }
         if not scores:
             raise RunFailed(" ".join(["Nothing could be scored.", *self._status.left_out]))
-        self._journal.say("comparing")
-        async with self._bench.fleet.hold(STATS):
-            comparison = await self._bench.dispatcher.compare(dataset.digest, spec.measure, scores)
-            await self._journal.append(runlog.COMPARED, comparison=comparison.comparison)
-            fitted = spec.choice or comparison.scores[0].combination
-            if fitted not in scores:
-                raise RunFailed(" ".join([f"{fitted} could not be scored.", *self._status.left_out]))
-            model = await self._fit(dataset, fitted)
-            self._journal.say("writing the report")
-            return await self._report(dataset, unread, comparison, fitted, model)
+        return scores
 
     async def _read_dataset(self) -> tuple[Dataset, list[Unread]]:
         self._journal.say("reading the images")

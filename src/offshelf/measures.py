@@ -24,7 +24,7 @@ MEASURES: Final[Mapping[str, str]] = MappingProxyType(
         "a rare class counts as much as a common one.",
         "f1": "One figure out of recall and precision (their harmonic mean), averaged over the classes.",
         "recall": "Of the images that belong to a class, the share that is found, averaged over the classes. "
-        "The same as balanced_accuracy.",
+        "The same as balanced accuracy.",
         "precision": "Of the images that are said to belong to a class, the share that does, averaged over "
         "the classes.",
         "auroc": "The chance that an image of a class is given a higher probability of it than an image of another "

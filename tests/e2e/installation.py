@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import psutil
 from PIL import Image
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 EXTRACTORS = "hsv444,haralick"
@@ -34,29 +35,47 @@ class Installation:
         """The store's directory."""
         return self.folder / "store"
 
-    def start(self, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: object, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Start `offshelf ARGUMENTS` in the installation's folder."""
         return subprocess.Popen(
             [sys.executable, "-m", "offshelf.cli", *map(str, arguments)],
             cwd=self.folder,
-            env={**self.environment, **environment},
+            env={**self.environment, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def offshelf(self, *arguments: object, exit_code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    def offshelf(
+        self, *arguments: object, exit_code: int = 0, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run `offshelf ARGUMENTS` to its end."""
-        process = self.start(*arguments, **environment)
+        process = self.start(*arguments, environment=environment)
         output, errors = process.communicate(timeout=240)
         assert process.returncode == exit_code, f"exit code {process.returncode}\n{output}\n{errors}\n{self.logs()}"
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
-    def run(self, dataset: Path, out: str = "out", *more: object, **environment: str) -> dict[str, Any]:
+    @contextmanager
+    def up(self) -> Iterator[str]:
+        """Keep `offshelf up` running and yield its address; it must end by itself when told to."""
+        process = self.start("up")
+        assert process.stdout is not None
+        try:
+            process.stdout.readline()
+            yield json.loads((self.store / ".embedded" / "server.json").read_text())["address"]
+        finally:
+            process.terminate()
+            output, errors = process.communicate(timeout=30)
+        assert process.returncode == 0, output + errors
+
+    def run(
+        self, dataset: Path, out: str = "out", *more: object, environment: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """Run the main job quickly and return what run.json says."""
         self.offshelf(
-            *("run", dataset, "-e", EXTRACTORS, "-c", CLASSIFIERS, "--folds", FOLDS, "-o", out, *more), **environment
+            *("run", dataset, "-e", EXTRACTORS, "-c", CLASSIFIERS, "--folds", FOLDS, "-o", out, *more),
+            environment=environment,
         )
         return self.summary(out)
 

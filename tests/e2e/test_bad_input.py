@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,9 @@ if TYPE_CHECKING:
     from tests.e2e.installation import Installation
 
 
-def refused(installation: Installation, *arguments: object, **environment: str) -> str:
+def refused(installation: Installation, *arguments: object, environment: dict[str, str] | None = None) -> str:
     """Run a command that must be refused; returns its one line."""
-    shown = installation.offshelf(*arguments, exit_code=2, **environment)
+    shown = installation.offshelf(*arguments, exit_code=2, environment=environment)
     lines = shown.stderr.strip().splitlines()
     assert len(lines) == 1, shown.stderr
     assert not (installation.folder / "out").exists()
@@ -74,28 +73,22 @@ def test_an_output_folder_that_exists(installation: Installation, photos: Path) 
 
 def test_a_server_that_is_not_there(installation: Installation, photos: Path) -> None:
     """The address that does not answer is named."""
-    line = refused(installation, "run", photos, "-o", "out", "--server", "127.0.0.1:9", OFFSHELF_TOKEN="t")
+    line = refused(
+        installation, "run", photos, "-o", "out", "--server", "127.0.0.1:9", environment={"OFFSHELF_TOKEN": "t"}
+    )
     assert "127.0.0.1:9" in line
 
 
 def test_a_second_server_on_the_same_store_and_a_wrong_token(installation: Installation, photos: Path) -> None:
     """A store in use is refused with the address of who has it; that server refuses a wrong token."""
-    first = installation.start("up")
-    try:
-        server = installation.store / ".embedded" / "server.json"
-        assert first.stdout is not None
-        first.stdout.readline()
-        address = json.loads(server.read_text())["address"]
+    with installation.up() as address:
         second = installation.offshelf("up", exit_code=2)
         assert address in second.stderr
         assert len(second.stderr.strip().splitlines()) == 1
         wrong = installation.offshelf(
-            *("run", photos, "-o", "out", "--server", address), exit_code=2, OFFSHELF_TOKEN="wrong"
+            *("run", photos, "-o", "out", "--server", address), exit_code=2, environment={"OFFSHELF_TOKEN": "wrong"}
         )
         assert "token" in wrong.stderr
-    finally:
-        first.terminate()
-        assert first.wait(30) == 0
     assert installation.processes() == []
 
 

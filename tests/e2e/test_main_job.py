@@ -69,8 +69,10 @@ def test_what_is_known_is_not_computed_again(installation: Installation, photos:
 
 def test_scores_do_not_depend_on_the_number_of_workers(installation: Installation, photos: Path) -> None:
     """The same seed gives byte-equal scores on one core and on two, from nothing each time."""
-    installation.run(photos, "two", OFFSHELF_CORES="2")
-    installation.run(photos, "one", OFFSHELF_CORES="1", OFFSHELF_STORE=str(installation.folder / "other"))
+    installation.run(photos, "two", environment={"OFFSHELF_CORES": "2"})
+    installation.run(
+        photos, "one", environment={"OFFSHELF_CORES": "1", "OFFSHELF_STORE": str(installation.folder / "other")}
+    )
     assert (installation.folder / "two" / "scores.parquet").read_bytes() == (
         installation.folder / "one" / "scores.parquet"
     ).read_bytes()
@@ -94,7 +96,7 @@ def test_a_model_folder_works_with_an_empty_store(installation: Installation, ph
     installation.run(photos)
     write_photo(installation.folder / "new.png", 2, 999)
     elsewhere = {"OFFSHELF_STORE": str(installation.folder / "elsewhere")}
-    answer = installation.offshelf("predict", "out/model", "new.png", "--json", **elsewhere)
+    answer = installation.offshelf("predict", "out/model", "new.png", "--json", environment=elsewhere)
     assert json.loads(answer.stdout)["label"] == "grass"
 
 

@@ -92,7 +92,7 @@ def test_a_run_survives_the_death_of_any_process(
     scores = (installation.folder / "out" / "scores.parquet").read_bytes()
     if not undisturbed:
         other = {"OFFSHELF_STORE": str(installation.folder / "undisturbed")}
-        installation.offshelf("run", photos, *ARGUMENTS, "-o", "undisturbed-out", **other)
+        installation.offshelf("run", photos, *ARGUMENTS, "-o", "undisturbed-out", environment=other)
         undisturbed["scores"] = (installation.folder / "undisturbed-out" / "scores.parquet").read_bytes()
     assert scores == undisturbed["scores"], f"seed {seed}"
     summary = installation.summary()
@@ -119,14 +119,10 @@ def test_ctrl_c_stops_the_run_says_how_to_go_on_and_leaves_nothing(installation:
 
 def test_every_service_drains_on_sigterm(installation: Installation, photos: Path) -> None:
     """SIGTERM ends each service by itself with exit code 0, and a server with all its children."""
-    up = installation.start("up")
-    assert up.stdout is not None
-    up.stdout.readline()
-    run = installation.start("run", photos, *ARGUMENTS, "-o", "out")
-    while find(installation, VICTIMS["the trainer"]) is None:
-        time.sleep(0.05)
-    up.terminate()
-    assert up.wait(30) == 0
+    with installation.up():
+        run = installation.start("run", photos, *ARGUMENTS, "-o", "out")
+        while find(installation, VICTIMS["the trainer"]) is None:
+            time.sleep(0.05)
     run.kill()
     run.communicate()
     wait_until_gone(installation, 5)

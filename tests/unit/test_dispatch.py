@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.unit.fakes import MemoryStore
 
 from offshelf.errors import Unavailable
 from offshelf.services.orchestrator.budget import CoreBudget
@@ -14,6 +13,7 @@ from offshelf.services.orchestrator.dispatch import Dispatcher
 from offshelf.services.orchestrator.fleet import Replica, ReplicaPool, Role
 from offshelf.services.orchestrator.units import ExtractionOutcome, ExtractionUnit, FoldResult, ScoringUnit
 from offshelf.store import StoreUnavailable
+from tests.unit.fakes import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -29,10 +29,12 @@ class SteadyFleet:
 
     @asynccontextmanager
     async def hold(self, role: Role) -> AsyncIterator[None]:
+        """Have one replica ready."""
         await self.pool.add(Replica(role, "only", "127.0.0.1:1"))
         yield
 
     async def close(self) -> None:
+        """Stop nothing."""
         return
 
 
@@ -47,6 +49,7 @@ class FrailPeers:
     async def extract(
         self, address: str, unit: ExtractionUnit, on_progress: Callable[[int], None]
     ) -> ExtractionOutcome:
+        """Die over deadly images."""
         del address
         self.sent.append(unit.images)
         on_progress(1)
@@ -58,6 +61,7 @@ class FrailPeers:
         return ExtractionOutcome(key="-".join(unit.images), extracted=len(unit.images), quarantined=0)
 
     async def cross_validate(self, address: str, unit: ScoringUnit) -> AsyncIterator[FoldResult]:
+        """Die over deadly classifiers, after the results before them."""
         del address
         self.sent.append(unit.classifiers)
         for classifier in unit.classifiers:
@@ -67,16 +71,19 @@ class FrailPeers:
 
 
 def dispatcher(peers: FrailPeers, fleet: SteadyFleet, store: MemoryStore | None = None) -> Dispatcher:
+    """Make a dispatcher over these fakes."""
     return Dispatcher(fleet=fleet, peers=peers, budget=CoreBudget(2), store=store or MemoryStore(), cores=2)  # type: ignore[arg-type]
 
 
 def extraction(*images: str) -> ExtractionUnit:
+    """Make a unit of these images."""
     return ExtractionUnit("hog", "fp", "dataset", "folder:/data", images)
 
 
 async def test_a_unit_survives_a_lost_replica() -> None:
     """A crashed extractor costs the units it was working on, once."""
-    peers, fleet, counted = FrailPeers(deadly=set(), accidents=1), SteadyFleet(), []
+    peers, fleet = FrailPeers(deadly=set(), accidents=1), SteadyFleet()
+    counted: list[int] = []
     async with fleet.hold(Role("extractor", "hog")):
         outcomes = await dispatcher(peers, fleet).extract(extraction("a", "b", "c"), counted.append)
     assert [outcome.key for outcome in outcomes] == ["a-b-c"]
@@ -85,7 +92,8 @@ async def test_a_unit_survives_a_lost_replica() -> None:
 
 async def test_one_deadly_image_is_found_and_the_rest_is_extracted() -> None:
     """A single image that crashes the extractor is named; all others get their features."""
-    peers, fleet, counted = FrailPeers(deadly={"c"}), SteadyFleet(), []
+    peers, fleet = FrailPeers(deadly={"c"}), SteadyFleet()
+    counted: list[int] = []
     async with fleet.hold(Role("extractor", "hog")):
         outcomes = await dispatcher(peers, fleet).extract(extraction("a", "b", "c", "d"), counted.append)
     assert [outcome.key for outcome in outcomes if outcome.key] == ["a-b", "d"]

@@ -14,6 +14,7 @@ TRAINER = Role("trainer")
 
 
 def replica(name: str) -> Replica:
+    """Make a replica of the trainer."""
     return Replica(TRAINER, name, f"127.0.0.1:{name}")
 
 
@@ -26,9 +27,7 @@ async def test_a_lease_waits_for_a_replica_and_gets_the_least_busy() -> None:
 
     await pool.add(replica("1"))
     await pool.add(replica("2"))
-    names = [(await waiting).name]
-    for _ in range(3):
-        names.append((await pool.lease(TRAINER).__aenter__()).name)
+    names = [(await waiting).name, *[(await pool.lease(TRAINER).__aenter__()).name for _ in range(3)]]
 
     assert sorted(names) == ["1", "1", "2", "2"]
     assert names[0] != names[1]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.fakes import MemoryStore
 
 from offshelf.errors import DataLoss
 from offshelf.services.orchestrator import runlog
 from offshelf.services.orchestrator.runlog import RunLog
 from offshelf.store import keys
+from tests.unit.fakes import MemoryStore
 
 
 def kinds(log: RunLog, run_id: str = "R1") -> list[str]:
+    """Replay a run and name its events."""
     return [event.kind for event in log.replay(run_id).events]
 
 

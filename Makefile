@@ -1,0 +1,130 @@
+# One command per intent; `make` alone lists them.
+#
+# Everything lives in .venv, made by the first command that needs it, from requirements/lock.txt alone.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+DATASET ?=
+OUT ?= out
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+SAMPLE := sample/digits
+LOCK := requirements/lock.txt
+
+# Code from the contract, written below the folder given: the plugins for typed stubs are found on PATH.
+generate = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
+	--python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) \
+	protos/offshelf/v1/*.proto
+
+.PHONY: help
+help: ## List what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ---------------------------------------------------------------------------------------------------- environment
+
+.PHONY: setup
+setup: $(VENV)/.stamp ## Make .venv with everything in it (Python 3.11 or newer: PYTHON=...)
+
+$(VENV)/.locked: $(LOCK)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Offshelf needs Python 3.11 or newer and this is %d.%d. Name another: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCK)
+	@touch $@
+
+$(VENV)/.stamp: $(VENV)/.locked pyproject.toml
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: lock
+lock: setup ## Bring requirements/lock.txt up to pyproject.toml (UPGRADE=1: newest versions)
+	$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --all-extras --group dev \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+		$(if $(UPGRADE),--upgrade) --output-file $(LOCK)
+
+# ------------------------------------------------------------------------------------------------------------ use
+
+.PHONY: run
+run: setup ## Run the main job on a sample, or on yours: make run DATASET=folder [OUT=out]
+ifeq ($(DATASET),)
+	$(BIN)/python -m offshelf.sample $(SAMPLE)
+	$(BIN)/offshelf run $(SAMPLE) -e hog,haralick,hsv444 --folds 5 -o $(OUT) --overwrite
+else
+	$(BIN)/offshelf run "$(DATASET)" -o "$(OUT)" --overwrite
+endif
+
+# --------------------------------------------------------------------------------------------------------- checks
+
+.PHONY: test
+test: setup ## Run the tests, the fast ones first (PYTEST_ARGS=...)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: nightly
+nightly: setup ## Run what is slow: chaos, clean installs, benchmarks
+	$(BIN)/python -m pytest -m nightly $(PYTEST_ARGS) tests
+	@for script in benchmarks/*.py; do \
+		[ -e "$$script" ] || continue; echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+.PHONY: check
+check: check-style check-types check-imports check-contract check-generated ## Check all that can be checked without running it
+
+.PHONY: check-style
+check-style: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: check-types
+check-types: setup
+	$(BIN)/mypy
+
+.PHONY: check-imports
+check-imports: setup
+	$(BIN)/lint-imports
+
+# Before 0.1.0 the contract may still break, so that a break is shown and nothing more.
+.PHONY: check-contract
+check-contract: setup
+	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code
+	@tag=$$(git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null || true); \
+	case "$$tag" in \
+		'') echo "buf breaking: no release to compare with yet" ;; \
+		v0.0.*) $(BIN)/buf breaking protos --against ".git#tag=$$tag,subdir=protos" \
+			|| echo "buf breaking: the above differs from $$tag; before 0.1.0 this only reports" ;; \
+		*) $(BIN)/buf breaking protos --against ".git#tag=$$tag,subdir=protos" && echo "buf breaking: nothing since $$tag" ;; \
+	esac
+
+.PHONY: check-generated
+check-generated: setup
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(call generate,"$$fresh") && \
+	if diff --recursive --brief --exclude=__pycache__ --exclude=__init__.py "$$fresh/offshelf/v1" src/offshelf/v1; \
+	then echo "generated code: fresh"; \
+	else echo "src/offshelf/v1 is not what protos/ says: run make generate" >&2; exit 1; fi
+
+# -------------------------------------------------------------------------------------------------------- writing
+
+.PHONY: format
+format: setup ## Format the code and the protos
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+	cd protos && ../$(BIN)/buf format --write
+
+.PHONY: generate
+generate: setup ## Write src/offshelf/v1 from protos/
+	rm -f src/offshelf/v1/*_pb2*
+	$(call generate,src)
+
+.PHONY: build
+build: setup ## Build the source distribution, and the wheel from it, into dist/
+	rm -rf dist
+	$(BIN)/uv build --quiet --no-build-isolation --offline --python $(BIN)/python
+	@ls -sh dist
+
+.PHONY: clean
+clean: ## Remove what the commands above have made, except .venv
+	rm -rf dist build sample out .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src services tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The extractor service: turns images into embeddings; each replica serves one extractor."""

@@ -1,0 +1,148 @@
+"""The extractor's RPCs: protobuf to plain values and back. What each means stands in the contract (protos/)."""
+
+# ruff: noqa: N802  (gRPC's names)
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from offshelf.errors import InvalidInput
+from offshelf.images import ImageStatus
+from offshelf.rpc.offload import Offload
+from offshelf.services.extractor.segments import SegmentOutcome, SegmentRequest
+from offshelf.v1 import extractor_pb2 as pb
+from offshelf.v1 import extractor_pb2_grpc
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import AsyncIterator, Callable
+
+    import grpc.aio
+
+    from offshelf.extraction.pipeline import Extraction
+    from offshelf.features import SegmentRow
+    from offshelf.services.extractor.segments import SegmentExtractor
+
+_CALLS = 4
+"""Calls worked on at once: a unit, the next one whose images are read meanwhile, and room for encoded images."""
+_QUEUED_CALLS = 16
+_LIFE_SECONDS = 5.0
+"""A sign of life is sent after so long without progress."""
+_PROGRESS_SECONDS = 0.25
+"""Progress is told no more often than this."""
+
+_STATUSES = {
+    ImageStatus.OK: pb.IMAGE_STATUS_OK,
+    ImageStatus.UNREADABLE: pb.IMAGE_STATUS_UNREADABLE,
+    ImageStatus.TOO_LARGE: pb.IMAGE_STATUS_TOO_LARGE,
+    ImageStatus.CRASHED: pb.IMAGE_STATUS_CRASHED,
+    ImageStatus.HUNG: pb.IMAGE_STATUS_HUNG,
+}
+
+
+class ExtractorServicer(extractor_pb2_grpc.ExtractorServiceServicer):
+    """Answers calls with one extractor."""
+
+    def __init__(self, extraction: Extraction, segments: SegmentExtractor, offload: Offload) -> None:
+        self._extraction = extraction
+        self._segments = segments
+        self._offload = offload
+
+    async def Describe(
+        self,
+        request: pb.DescribeRequest,  # noqa: ARG002 - gRPC's form
+        context: grpc.aio.ServicerContext[pb.DescribeRequest, pb.DescribeResponse],  # noqa: ARG002
+    ) -> pb.DescribeResponse:
+        """Say which extractor this is."""
+        spec = self._extraction.spec
+        return pb.DescribeResponse(
+            extractor=spec.name, fingerprint=self._extraction.fingerprint, dimension=spec.dimension
+        )
+
+    async def ExtractSegment(
+        self,
+        request: pb.ExtractSegmentRequest,
+        context: grpc.aio.ServicerContext[pb.ExtractSegmentRequest, pb.ExtractSegmentResponse],  # noqa: ARG002
+    ) -> AsyncIterator[pb.ExtractSegmentResponse]:
+        """Extract images of a dataset into a segment."""
+        wanted = SegmentRequest(
+            extractor=request.extractor,
+            fingerprint=request.fingerprint,
+            dataset=request.dataset,
+            source=request.source,
+            images=tuple(image.hex() for image in request.images),
+        )
+
+        def work(emit: Callable[[int | SegmentOutcome], None], stop: threading.Event) -> None:
+            told = time.monotonic()
+
+            def progress(done: int) -> None:
+                nonlocal told
+                if time.monotonic() - told >= _PROGRESS_SECONDS:
+                    told = time.monotonic()
+                    emit(done)
+
+            emit(self._segments.extract(wanted, on_progress=progress, stop=stop))
+
+        done = 0
+        async with aclosing(self._offload.iterate(work, idle=_LIFE_SECONDS)) as events:
+            async for event in events:
+                if isinstance(event, SegmentOutcome):
+                    yield pb.ExtractSegmentResponse(written=_written(event))
+                else:
+                    done = done if event is None else event
+                    yield pb.ExtractSegmentResponse(progress=pb.ExtractionProgress(images_done=done))
+
+    async def ExtractImages(
+        self,
+        request: pb.ExtractImagesRequest,
+        context: grpc.aio.ServicerContext[pb.ExtractImagesRequest, pb.ExtractImagesResponse],  # noqa: ARG002
+    ) -> pb.ExtractImagesResponse:
+        """Extract images that came along."""
+        if not request.images:
+            raise InvalidInput("No image was sent.")
+        rows = await self._offload.run(self._extraction.extract_bytes, list(request.images))
+        return pb.ExtractImagesResponse(results=[_embedding(row) for row in rows])
+
+
+class ExtractorService:
+    """The life of an extractor: what `offshelf.rpc.server` serves."""
+
+    name = "offshelf.v1.ExtractorService"
+
+    def __init__(self, extraction: Extraction, segments: SegmentExtractor) -> None:
+        self._extraction = extraction
+        self._offload = Offload(_CALLS, _QUEUED_CALLS)
+        self._servicer = ExtractorServicer(extraction, segments, self._offload)
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the servicer to the server."""
+        extractor_pb2_grpc.add_ExtractorServiceServicer_to_server(self._servicer, server)
+
+    async def warm_up(self) -> None:
+        """Load the network and take one image through everything."""
+        await asyncio.to_thread(self._extraction.start)
+
+    async def close(self) -> None:
+        """End the work and its processes."""
+        # In this order: work in its last image would wait for a decoder that is no longer there.
+        await self._offload.close()
+        await asyncio.to_thread(self._extraction.close)
+
+
+def _written(outcome: SegmentOutcome) -> pb.SegmentWritten:
+    return pb.SegmentWritten(
+        key=outcome.key,
+        images_extracted=outcome.extracted,
+        images_quarantined=outcome.quarantined,
+        unread=[pb.UnreadImage(image=bytes.fromhex(lost.image), reason=lost.reason) for lost in outcome.unread],
+    )
+
+
+def _embedding(row: SegmentRow) -> pb.ImageEmbedding:
+    return pb.ImageEmbedding(
+        embedding=() if row.vector is None else row.vector.tolist(), status=_STATUSES[row.status], reason=row.reason
+    )

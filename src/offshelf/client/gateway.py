@@ -1,0 +1,134 @@
+"""Everything the SDK says over gRPC. Records go in and come out; errors are those of `offshelf.errors`."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from offshelf.client import wire
+from offshelf.client.records import ModelSummary, Prediction
+from offshelf.errors import Internal, Unavailable
+from offshelf.rpc.channel import open_sync_channel
+from offshelf.v1 import orchestrator_pb2, orchestrator_pb2_grpc, predictor_pb2, predictor_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+    from pathlib import Path
+
+    import grpc
+
+    from offshelf.client.records import Catalog, RunSpec, RunStatus
+
+_CREATE_SECONDS = 120.0
+"""A large folder on a network drive takes its time to be listed."""
+_CANCEL_SECONDS = 120.0
+"""The answer comes when the work has stopped."""
+_WATCH_SECONDS = 120.0
+"""A watch is renewed so often, or it would wait forever on a dead connection."""
+_ARTIFACT_SECONDS = 600.0
+_LOCATE_SECONDS = 180.0
+"""A predictor that is started on demand loads its network first."""
+_PREDICT_SECONDS = 600.0
+
+
+class Gateway:
+    """A connection to one installation: its orchestrator at once, its predictor when it is first needed."""
+
+    def __init__(self, address: str, *, token: str | None, ca: Path | None, predictor: str | None = None) -> None:
+        """Prepare a connection; nothing is sent yet. A `predictor` that is named is not asked for."""
+        self._address = address
+        self._token = token
+        self._ca = ca
+        self._predictor_given = predictor
+        self._channel = open_sync_channel(address, token=token, ca=ca)
+        self._orchestrator = orchestrator_pb2_grpc.OrchestratorServiceStub(self._channel)
+        self._predictor_channel: grpc.Channel | None = None
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._forget_predictor()
+        self._channel.close()
+
+    def create_run(self, spec: RunSpec) -> tuple[RunStatus, bool]:
+        """Start a run, or take an unfinished one up (then the second value is True)."""
+        request = orchestrator_pb2.CreateRunRequest(request_id=uuid.uuid4().hex, spec=wire.spec_message(spec))
+        answer = self._orchestrator.CreateRun(request, timeout=_CREATE_SECONDS)
+        return wire.status_record(answer.run), answer.resumed
+
+    def get_run(self, run_id: str) -> RunStatus:
+        """Show one run."""
+        return wire.status_record(self._orchestrator.GetRun(orchestrator_pb2.GetRunRequest(run_id=run_id)).run)
+
+    def watch_run(self, run_id: str) -> Generator[RunStatus]:
+        """Yield the run as it changes. Ends when the run has ended, or with `DeadlineExceeded` after two minutes."""
+        call = self._orchestrator.WatchRun(orchestrator_pb2.WatchRunRequest(run_id=run_id), timeout=_WATCH_SECONDS)
+        try:
+            for answer in call:
+                yield wire.status_record(answer.run)
+        finally:
+            call.cancel()
+
+    def list_runs(self) -> Iterator[RunStatus]:
+        """Yield all runs, newest first."""
+        token = ""
+        while True:
+            answer = self._orchestrator.ListRuns(orchestrator_pb2.ListRunsRequest(page_token=token))
+            yield from map(wire.status_record, answer.runs)
+            token = answer.next_page_token
+            if not token:
+                return
+
+    def cancel_run(self, run_id: str) -> RunStatus:
+        """Ask a run to stop."""
+        request = orchestrator_pb2.CancelRunRequest(run_id=run_id)
+        return wire.status_record(self._orchestrator.CancelRun(request, timeout=_CANCEL_SECONDS).run)
+
+    def read_artifact(self, run_id: str, name: str) -> Iterator[bytes]:
+        """Yield the bytes of an artefact in chunks."""
+        request = orchestrator_pb2.ReadArtifactRequest(run_id=run_id, name=name)
+        call = self._orchestrator.ReadArtifact(request, timeout=_ARTIFACT_SECONDS)
+        try:
+            for answer in call:
+                yield answer.chunk
+        finally:
+            call.cancel()
+
+    def catalog(self) -> Catalog:
+        """List extractors, classifiers and measures."""
+        return wire.catalog_record(self._orchestrator.DescribeCatalog(orchestrator_pb2.DescribeCatalogRequest()))
+
+    def describe_model(self, digest: str) -> ModelSummary:
+        """Show what a model is."""
+        answer = self._predictor().DescribeModel(predictor_pb2.DescribeModelRequest(model=digest))
+        return ModelSummary(digest, answer.extractor, answer.classifier, tuple(answer.classes))
+
+    def predict(self, digest: str, images: Sequence[bytes]) -> list[Prediction]:
+        """Classify encoded images that fit in one message."""
+        request = predictor_pb2.PredictRequest(model=digest, images=images)
+        try:
+            answer = self._predictor().Predict(request, timeout=_PREDICT_SECONDS)
+        except Unavailable:
+            # It may have been started anew on another port. Asking twice is harmless: a prediction changes nothing.
+            self._forget_predictor()
+            answer = self._predictor().Predict(request, timeout=_PREDICT_SECONDS)
+        if len(answer.results) != len(images):
+            raise Internal(f"The predictor gave {len(answer.results)} results for {len(images)} images.")
+        return [
+            Prediction(None, label=result.label, probabilities=dict(result.probabilities), error=result.error)
+            for result in answer.results
+        ]
+
+    def _predictor(self) -> predictor_pb2_grpc.PredictorServiceStub:
+        if self._predictor_channel is None:
+            address = self._predictor_given or self._locate_predictor()
+            self._predictor_channel = open_sync_channel(address, token=self._token, ca=self._ca)
+        return predictor_pb2_grpc.PredictorServiceStub(self._predictor_channel)
+
+    def _locate_predictor(self) -> str:
+        request = orchestrator_pb2.LocatePredictorRequest()
+        return self._orchestrator.LocatePredictor(request, timeout=_LOCATE_SECONDS).address
+
+    def _forget_predictor(self) -> None:
+        if self._predictor_channel is not None:
+            self._predictor_channel.close()
+            self._predictor_channel = None

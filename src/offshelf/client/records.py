@@ -1,0 +1,205 @@
+"""What users of the SDK see: plain, frozen, typed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+
+class RunState(StrEnum):
+    """Where a run stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    """Its server stopped before it ended; the same request takes it up again."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self not in {RunState.PENDING, RunState.RUNNING}
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """An extractor and a classifier, by name."""
+
+    extractor: str
+    classifier: str
+
+    def __str__(self) -> str:
+        return f"{self.extractor} + {self.classifier}"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How one combination did over the folds of a run."""
+
+    combination: Combination
+    mean: float
+    """Mean of the measure over the folds, from 0 to 1 (mcc: from -1)."""
+    standard_deviation: float
+    p_value: float = 1.0
+    """Corrected resampled t-test (Nadeau and Bengio 2003) against the winner, adjusted after Holm; 1 for the winner."""
+    different_from_best: bool = False
+    """True if that test says that the combination is worse than the winner."""
+
+    @property
+    def extractor(self) -> str:
+        """Name of the extractor."""
+        return self.combination.extractor
+
+    @property
+    def classifier(self) -> str:
+        """Name of the classifier."""
+        return self.combination.classifier
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """What was asked for. Empty extractors or classifiers mean all that there are."""
+
+    dataset: str
+    extractors: tuple[str, ...] = ()
+    classifiers: tuple[str, ...] = ()
+    measure: str = "accuracy"
+    folds: int = 10
+    seed: int = 0
+    choice: Combination | None = None
+    """Fit this combination instead of the best one."""
+
+    def choosing(self, extractor: str, classifier: str) -> RunSpec:
+        """Return the same specification with a choice, which is added to what is compared if it was not part of it."""
+        return replace(
+            self,
+            # Empty means everything, which holds any choice.
+            extractors=tuple(dict.fromkeys([*self.extractors, extractor])) if self.extractors else (),
+            classifiers=tuple(dict.fromkeys([*self.classifiers, classifier])) if self.classifiers else (),
+            choice=Combination(extractor, classifier),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Counts and rates; they start again when a run is taken up."""
+
+    images_scanned: int = 0
+    """Images read and named by their digest."""
+    images_total: int = 0
+    images_extracted: int = 0
+    """(image, extractor) pairs that this run extracted."""
+    images_reused: int = 0
+    """(image, extractor) pairs that were in the store."""
+    images_remaining: int = 0
+    images_per_second: float = 0.0
+    scores_computed: int = 0
+    """(combination, fold) pairs that this run computed."""
+    scores_reused: int = 0
+    """(combination, fold) pairs that were in the store."""
+    scores_remaining: int = 0
+    combinations_done: int = 0
+    combinations_total: int = 0
+    seconds_left: float | None = None
+    """None when it cannot be told."""
+    images_skipped: int = 0
+    """Images that cannot be used."""
+    best: Score | None = None
+    """Best finished combination so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a finished run found."""
+
+    scores: tuple[Score, ...]
+    """All combinations, best first."""
+    verdict: str
+    model: str
+    """Digest of the fitted model."""
+    fitted: Combination
+    """What the fitted model is: the best combination, or the one that was chosen."""
+    artifacts: tuple[str, ...]
+    classes: tuple[str, ...]
+    dataset: str
+    """Digest of the dataset."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """A run as it stood at one moment."""
+
+    id: str
+    spec: RunSpec
+    state: RunState
+    created_at: datetime
+    activity: str = ""
+    """One line that says what the run is doing."""
+    progress: Progress = field(default_factory=Progress)
+    error: str = ""
+    """Why the run failed."""
+    left_out: tuple[str, ...] = ()
+    """A sentence for each thing that was left out, with the reason and the fix."""
+    result: RunResult | None = None
+    """Set when the run has succeeded."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """A name that users write, and what it means."""
+
+    name: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogExtractor:
+    """An extractor, and whether it can be used on this server."""
+
+    name: str
+    description: str
+    dimension: int
+    """Length of a feature vector."""
+    available: bool
+    reason: str
+    """Why it is not available and what to do; empty if it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All names that a run can be asked for."""
+
+    extractors: tuple[CatalogExtractor, ...]
+    classifiers: tuple[CatalogEntry, ...]
+    measures: tuple[CatalogEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """What a model is."""
+
+    digest: str
+    extractor: str
+    classifier: str
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What became of one image: a label with probabilities, or an error."""
+
+    path: str | None
+    """As it was given; None if bytes were given."""
+    label: str = ""
+    """Empty if there is an error."""
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    """Of every class of the model."""
+    error: str = ""
+    """Why the image could not be classified; empty if it was."""

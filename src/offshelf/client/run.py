@@ -1,0 +1,229 @@
+"""A run as users hold it: watched, cancelled, shown, downloaded."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from offshelf.client import outputs
+from offshelf.client.model import Model
+from offshelf.client.records import ModelSummary, RunState
+from offshelf.client.table import Table
+from offshelf.errors import Cancelled, Conflict, DeadlineExceeded, RunFailed, Unavailable
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from offshelf.client.gateway import Gateway
+    from offshelf.client.records import RunResult, RunSpec, RunStatus
+
+_PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Seconds to wait before a lost watch is taken up again; when they are used up, the server counts as gone."""
+
+
+class Run:
+    """One run. `Client.run`, `Client.get` and `Client.runs` make these."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        status: RunStatus,
+        *,
+        spec: RunSpec | None = None,
+        origin: Mapping[str, str] | None = None,
+        resumed: bool = False,
+        pauses: Sequence[float] = _PAUSES,
+    ) -> None:
+        self._gateway = gateway
+        self._status = status
+        self._asked = spec or status.spec
+        self._origin = dict(origin or {})
+        self._pauses = pauses
+        self.resumed = resumed
+        """True if an unfinished run of the same specification was taken up."""
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} {self.state}>"
+
+    @property
+    def id(self) -> str:
+        """ULID: sorts by the time of creation."""
+        return self._status.id
+
+    @property
+    def state(self) -> RunState:
+        """Where the run stood when this client last heard of it."""
+        return self._status.state
+
+    @property
+    def status(self) -> RunStatus:
+        """All that this client last heard of the run."""
+        return self._status
+
+    def refresh(self) -> RunStatus:
+        """Ask the server how the run stands now."""
+        self._status = self._gateway.get_run(self.id)
+        return self._status
+
+    def updates(self) -> Iterator[RunStatus]:
+        """Yield the run as it changes, at least every few seconds, until nothing more happens by itself.
+
+        The last one yielded is the end: succeeded, failed, cancelled or interrupted. A connection that is lost is taken
+        up again a few times, and so is a run whose server is started again.
+
+        Raises
+        ------
+        Unavailable
+            If the server stays away.
+        """
+        pauses = iter(self._pauses)
+        went_on = False
+        while True:
+            lost = "The watch ended before the run did."
+            try:
+                with closing(self._gateway.watch_run(self.id)) as watch:
+                    for status in watch:
+                        self._status = status
+                        yield status
+                        if status.state is not RunState.INTERRUPTED:
+                            pauses, went_on = iter(self._pauses), True
+                        if status.state.at_rest:
+                            break
+            except (DeadlineExceeded, Unavailable) as error:
+                # A watch has a deadline so that a dead connection is noticed; a live one is simply taken up again.
+                lost = error.message
+            # A server that is started anew may take its runs up by itself, so one that was going on is waited for.
+            if self.state.at_rest and not (self.state is RunState.INTERRUPTED and went_on):
+                return
+            pause = next(pauses, None)
+            if pause is not None:
+                time.sleep(pause)
+            elif self.state is RunState.INTERRUPTED:
+                return
+            else:
+                raise Unavailable(
+                    f"The server no longer answers ({lost.rstrip('.')}). What is finished is kept: "
+                    "ask for the same run again to go on from there."
+                )
+
+    def watch(self, on_update: Callable[[RunStatus], None] | None = None) -> Run:
+        """Wait until the run has ended, and return it.
+
+        Parameters
+        ----------
+        on_update
+            Called with every update, in this thread.
+
+        Raises
+        ------
+        RunFailed
+            If it failed, or its server stopped; the message says why.
+        Cancelled
+            If somebody stopped it.
+        Unavailable
+            If the server stays away.
+        """
+        for status in self.updates():
+            if on_update is not None:
+                on_update(status)
+        match self.state:
+            case RunState.FAILED:
+                raise RunFailed(f"The run failed: {self._status.error}")
+            case RunState.CANCELLED:
+                raise Cancelled("The run was stopped. What is finished is kept: the same run goes on from there.")
+            case RunState.INTERRUPTED:
+                raise RunFailed("The server stopped before the run ended: ask for the same run again to go on.")
+            case _:
+                return self
+
+    def cancel(self) -> RunStatus:
+        """Ask the run to stop; `watch` or `updates` tell when it has. What is finished is found again by the next run.
+
+        Raises
+        ------
+        Conflict
+            If it has ended already.
+        """
+        self._status = self._gateway.cancel_run(self.id)
+        return self._status
+
+    @property
+    def result(self) -> RunResult:
+        """What the run found.
+
+        Raises
+        ------
+        Conflict
+            If it has not succeeded (yet).
+        """
+        if self._status.result is None:
+            self.refresh()
+        if self._status.result is None:
+            raise Conflict(f"Run {self.id} has no result: it is {self.state}.")
+        return self._status.result
+
+    def table(self) -> Table:
+        """Return all combinations and how they did: the paper's Table 1. Raises `Conflict` as `result`."""
+        scores = self.result.scores
+        return Table.of(scores, self._status.spec)
+
+    @property
+    def verdict(self) -> str:
+        """Which is best and what may be said about it, in plain words. Raises `Conflict` as `result`."""
+        return self.result.verdict
+
+    @property
+    def best(self) -> Model:
+        """The fitted model: of the best combination, or of the one that was chosen. Raises `Conflict` as `result`."""
+        result = self.result
+        summary = ModelSummary(result.model, result.fitted.extractor, result.fitted.classifier, result.classes)
+        return Model.of(summary, self._gateway, partial(_read_model_file, self._gateway, self.id))
+
+    def choose(self, extractor: str, classifier: str) -> Run:
+        """Start a run that fits this combination instead of the best one. All that this run computed is found again."""
+        spec = self._asked.choosing(extractor, classifier)
+        status, resumed = self._gateway.create_run(spec)
+        return Run(self._gateway, status, spec=spec, origin=self._origin, resumed=resumed, pauses=self._pauses)
+
+    def fit(self, extractor: str, classifier: str) -> Model:
+        """Fit another combination than the best, and return its model. Raises as `watch`."""
+        return self.choose(extractor, classifier).watch().best
+
+    def download(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+    ) -> Path:
+        """Write report.html, table.csv, scores.parquet, skipped.csv, run.json and model/ into a new folder.
+
+        ``run.json`` is the server's, with one object more: "client" says where the run was made ("store" or "server"),
+        its id ("run") and what was asked for ("spec"), which is what ``offshelf fit OUT`` needs.
+
+        Parameters
+        ----------
+        folder
+            It appears whole or not at all.
+        overwrite
+            Replace the folder if it is empty or an earlier output.
+
+        Raises
+        ------
+        Conflict
+            If the folder exists and may not be replaced, or the run has no result.
+        """
+        artifacts = self.result.artifacts
+        path = Path(folder)
+        with outputs.new_folder(path, overwrite=overwrite) as new:
+            for name in artifacts:
+                outputs.write_artifact(new, name, self._gateway.read_artifact(self.id, name))
+            outputs.add_client(new, {**self._origin, "run": self.id, "spec": outputs.spec_json(self._asked)})
+        return path
+
+
+def _read_model_file(gateway: Gateway, run_id: str, name: str) -> Iterator[bytes]:
+    return gateway.read_artifact(run_id, f"{outputs.MODEL_FOLDER}/{name}")

@@ -1,0 +1,159 @@
+"""Protobuf to records and back: the one place of the SDK that knows the messages."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC
+from typing import TYPE_CHECKING
+
+from offshelf.client.records import (
+    Catalog,
+    CatalogEntry,
+    CatalogExtractor,
+    Combination,
+    Progress,
+    RunResult,
+    RunSpec,
+    RunState,
+    RunStatus,
+    Score,
+)
+from offshelf.errors import InvalidInput
+from offshelf.v1 import orchestrator_pb2, selection_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_STATES = {
+    orchestrator_pb2.RUN_STATE_PENDING: RunState.PENDING,
+    orchestrator_pb2.RUN_STATE_RUNNING: RunState.RUNNING,
+    orchestrator_pb2.RUN_STATE_INTERRUPTED: RunState.INTERRUPTED,
+    orchestrator_pb2.RUN_STATE_SUCCEEDED: RunState.SUCCEEDED,
+    orchestrator_pb2.RUN_STATE_FAILED: RunState.FAILED,
+    orchestrator_pb2.RUN_STATE_CANCELLED: RunState.CANCELLED,
+}
+
+_KIND = re.compile(r"^(folder|zip|csv):(?=/)")
+
+
+def spec_message(spec: RunSpec) -> orchestrator_pb2.RunSpec:
+    """Convert a specification.
+
+    Raises
+    ------
+    InvalidInput
+        For values that the message cannot hold. The server checks everything else.
+    """
+    for name, value in (("folds", spec.folds), ("seed", spec.seed)):
+        if not 0 <= value < 2**32:
+            raise InvalidInput(f"{name} must be between 0 and {2**32 - 1}, not {value}.")
+    try:
+        spec.dataset.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(f"The path {spec.dataset!r} is not valid UTF-8: rename the dataset.") from None
+    choice = spec.choice
+    return orchestrator_pb2.RunSpec(
+        dataset=spec.dataset,
+        extractors=spec.extractors,
+        classifiers=spec.classifiers,
+        measure=spec.measure,
+        folds=spec.folds,
+        seed=spec.seed,
+        choice=selection_pb2.Combination(extractor=choice.extractor, classifier=choice.classifier) if choice else None,
+    )
+
+
+def status_record(run: orchestrator_pb2.Run) -> RunStatus:
+    """Convert a run."""
+    return RunStatus(
+        id=run.id,
+        spec=_spec_record(run.spec),
+        # A newer server may know states that this client does not; what it can do is go on watching.
+        state=_STATES.get(run.state, RunState.RUNNING),
+        created_at=run.created_at.ToDatetime(UTC),
+        activity=run.activity,
+        progress=_progress_record(run.progress),
+        error=run.error,
+        left_out=tuple(run.left_out),
+        result=_result_record(run.result) if run.HasField("result") else None,
+    )
+
+
+def catalog_record(message: orchestrator_pb2.DescribeCatalogResponse) -> Catalog:
+    """Convert a catalogue."""
+    return Catalog(
+        extractors=tuple(
+            CatalogExtractor(
+                name=extractor.entry.name,
+                description=extractor.entry.description,
+                dimension=extractor.dimension,
+                available=extractor.available,
+                reason=extractor.reason,
+            )
+            for extractor in message.extractors
+        ),
+        classifiers=_entries(message.classifiers),
+        measures=_entries(message.measures),
+    )
+
+
+def _entries(entries: Iterable[orchestrator_pb2.CatalogEntry]) -> tuple[CatalogEntry, ...]:
+    return tuple(CatalogEntry(entry.name, entry.description) for entry in entries)
+
+
+def _combination_record(message: selection_pb2.Combination) -> Combination:
+    return Combination(message.extractor, message.classifier)
+
+
+def _score_record(message: selection_pb2.CombinationScore) -> Score:
+    return Score(
+        combination=_combination_record(message.combination),
+        mean=message.mean,
+        standard_deviation=message.standard_deviation,
+        p_value=message.p_value,
+        different_from_best=message.different_from_best,
+    )
+
+
+def _spec_record(spec: orchestrator_pb2.RunSpec) -> RunSpec:
+    return RunSpec(
+        # The server notes what kind of dataset it found; the path alone is what can be asked for again.
+        dataset=_KIND.sub("", spec.dataset),
+        extractors=tuple(spec.extractors),
+        classifiers=tuple(spec.classifiers),
+        measure=spec.measure,
+        folds=spec.folds,
+        seed=spec.seed,
+        choice=_combination_record(spec.choice) if spec.HasField("choice") else None,
+    )
+
+
+def _progress_record(progress: orchestrator_pb2.RunProgress) -> Progress:
+    return Progress(
+        images_scanned=progress.images_scanned,
+        images_total=progress.images_total,
+        images_extracted=progress.images_extracted,
+        images_reused=progress.images_reused,
+        images_remaining=progress.images_remaining,
+        images_per_second=progress.images_per_second,
+        scores_computed=progress.scores_computed,
+        scores_reused=progress.scores_reused,
+        scores_remaining=progress.scores_remaining,
+        combinations_done=progress.combinations_done,
+        combinations_total=progress.combinations_total,
+        seconds_left=progress.seconds_left if progress.seconds_left >= 0 else None,
+        images_skipped=progress.images_skipped,
+        best=_score_record(progress.best) if progress.HasField("best") else None,
+    )
+
+
+def _result_record(result: orchestrator_pb2.RunResult) -> RunResult:
+    return RunResult(
+        scores=tuple(_score_record(score) for score in result.scores),
+        verdict=result.verdict,
+        model=result.model,
+        fitted=_combination_record(result.fitted),
+        artifacts=tuple(result.artifacts),
+        classes=tuple(result.classes),
+        dataset=result.dataset,
+    )

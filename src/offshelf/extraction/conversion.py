@@ -1,0 +1,173 @@
+"""Networks for the engine: made once from weights by Keras, kept in the store, and checked whenever they are read.
+
+Keras is imported in a process of its own that ends with the conversion: it takes seconds and hundreds of megabytes that
+a service which finds its network in the store never spends.
+
+In the store lie ``network.bin``, ``network.xml`` (OpenVINO's intermediate representation, float32) and, written last,
+``network.json`` with the SHA-256 of both. What is half written or altered does not fit it, and is made again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from offshelf.digests import canonical_json, digest_of_bytes
+from offshelf.errors import NotFound
+from offshelf.extraction.registry import CONVERTER_VERSION, Network, Weights, fingerprint
+from offshelf.extraction.runtime import load_openvino
+from offshelf.extraction.weights import parse_arrays, read_weights
+from offshelf.store import keys
+from offshelf.workers import WorkerPool
+
+if TYPE_CHECKING:
+    from offshelf.extraction.registry import ExtractorSpec
+    from offshelf.store.objects import ObjectStore
+    from offshelf.workers import Handler
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ConvertedNetwork:
+    """A network in OpenVINO's intermediate representation.
+
+    It takes uint8 of shape (1, size, size, 3), RGB, and gives float32 of shape (1, dimension): the order of channels
+    and the mean of `registry.Network` are inside.
+    """
+
+    xml: bytes
+    """The graph."""
+    bin: bytes
+    """The constants."""
+
+
+def network_of(spec: ExtractorSpec, *, store: ObjectStore, weights: str, fetch: str = "auto") -> ConvertedNetwork:
+    """Read an extractor's network from the store; if it is not there as it should be, convert it and store it.
+
+    Parameters
+    ----------
+    spec
+        An extractor with a network.
+    store
+        Where converted networks are kept.
+    weights, fetch
+        Where its weights are looked for, should they be needed: `Settings.weights`, `Settings.fetch`.
+
+    Raises
+    ------
+    NotFound, InvalidInput, DataLoss
+        If weights are needed and cannot be had, or are not what they should be.
+    OffshelfError
+        What the store raises.
+    """
+    found = _read(store, fingerprint(spec))
+    if found is not None:
+        return found
+    logger.info("converting a network", extra={"extractor": spec.name})
+    made = convert(spec, read_weights(spec, weights, fetch))
+    _write(store, fingerprint(spec), made)
+    return made
+
+
+def convert(spec: ExtractorSpec, data: bytes) -> ConvertedNetwork:
+    """Convert a network in a process of its own.
+
+    Parameters
+    ----------
+    spec
+        An extractor with a network.
+    data
+        The weights file, whose SHA-256 has been checked.
+
+    Raises
+    ------
+    DataLoss
+        If the arrays in the file are not the registered ones, or do not fit the network.
+    """
+    if not isinstance(spec.method, Network):
+        raise TypeError(f"{spec.name} has no network")
+    network = spec.method
+    setup = {
+        "builder": network.builder,
+        "size": network.size,
+        "output": network.output,
+        "reverse": network.colour == "BGR",
+        "mean": network.mean,
+        "weights": {"name": network.weights.name, "arrays": network.weights.arrays},
+    }
+    with tempfile.TemporaryDirectory(prefix="offshelf-keras-") as home:
+        # Keras reads its settings, and makes a folder for them, in the user's home otherwise.
+        environment = {"KERAS_BACKEND": "openvino", "KERAS_HOME": home}
+        with WorkerPool(1, f"{__name__}:handler", setup=setup, environment=environment) as pool:
+            answer, content = pool.call({}, data)
+    split = int(answer["xml"])
+    return ConvertedNetwork(content[:split], content[split:])
+
+
+def handler(setup: dict[str, Any]) -> Handler:
+    """Build the worker's side of `convert`: a weights file in, the graph and its constants out."""
+    ov = load_openvino()
+    module, _, function = setup["builder"].partition(":")
+    build = getattr(importlib.import_module(module), function)
+
+    def answer(header: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:  # noqa: ARG001 - Handler's form
+        weights = Weights(setup["weights"]["name"], (), setup["weights"]["arrays"], "")
+        model = build(parse_arrays(data, weights), size=setup["size"], output=setup["output"])
+        with tempfile.TemporaryDirectory(prefix="offshelf-network-") as folder:
+            path = Path(folder, "network.xml")
+            model.export(str(path), format="openvino", verbose=False)
+            # Read and written again: what Keras' export holds in memory is shared with its own variables.
+            graph = _with_preprocessing(ov.Core().read_model(path), setup)
+            final = Path(folder, "final.xml")
+            ov.serialize(graph, final)
+            xml = final.read_bytes()
+            return {"xml": len(xml)}, xml + final.with_suffix(".bin").read_bytes()
+
+    return answer
+
+
+def _with_preprocessing(graph: Any, setup: dict[str, Any]) -> Any:
+    """Put the step from uint8 RGB images to the network's own input into the graph."""
+    from openvino import Layout, Type
+    from openvino.preprocess import PrePostProcessor
+
+    channels_first = graph.input().partial_shape[1].get_length() == len("RGB")
+    step = PrePostProcessor(graph)
+    step.input().tensor().set_element_type(Type.u8).set_layout(Layout("NHWC"))
+    step.input().preprocess().convert_element_type(Type.f32)
+    if setup["reverse"]:
+        step.input().preprocess().reverse_channels()
+    step.input().preprocess().mean(list(setup["mean"]))
+    step.input().model().set_layout(Layout("NCHW" if channels_first else "NHWC"))
+    return step.build()
+
+
+def _read(store: ObjectStore, identity: str) -> ConvertedNetwork | None:
+    def key(name: str) -> str:
+        return keys.network(identity, CONVERTER_VERSION, name)
+
+    try:
+        expected = json.loads(store.get(key("network.json")))
+        network = ConvertedNetwork(xml=store.get(key("network.xml")), bin=store.get(key("network.bin")))
+        whole = (expected["xml"], expected["bin"]) == (digest_of_bytes(network.xml), digest_of_bytes(network.bin))
+    except NotFound:
+        return None
+    except (ValueError, KeyError, TypeError):
+        whole = False
+        network = ConvertedNetwork(b"", b"")
+    if not whole:
+        logger.warning("a converted network is not what was written, and is made again", extra={"network": identity})
+        return None
+    return network
+
+
+def _write(store: ObjectStore, identity: str, network: ConvertedNetwork) -> None:
+    record = canonical_json({"bin": digest_of_bytes(network.bin), "xml": digest_of_bytes(network.xml)})
+    for name, data in (("network.bin", network.bin), ("network.xml", network.xml), ("network.json", record)):
+        store.put(keys.network(identity, CONVERTER_VERSION, name), data)

@@ -1,0 +1,72 @@
+"""The engine: OpenVINO on the CPU, one image a request, one thread a request.
+
+A vector then depends on its image alone, to the last bit: not on its neighbours in a batch, not on how many cores there
+are, not on what else runs. Nothing is lost by it: on two cores two such streams gave 47 GoogLeNet images a second, and
+batches of 16 or 32 on both cores 45.
+"""
+
+from __future__ import annotations
+
+import queue
+from typing import TYPE_CHECKING, Any
+
+from offshelf.extraction.runtime import load_openvino
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from offshelf.extraction.conversion import ConvertedNetwork
+
+
+class Engine:
+    """A network that is ready to be asked from any number of threads.
+
+    Parameters
+    ----------
+    network
+        What `offshelf.extraction.conversion` made.
+    cores
+        Images inferred at the same time, each on one thread; further calls wait.
+    """
+
+    def __init__(self, network: ConvertedNetwork, *, cores: int) -> None:
+        ov = load_openvino()
+        core = ov.Core()
+        compiled = core.compile_model(
+            core.read_model(model=network.xml, weights=network.bin),
+            "CPU",
+            {
+                # Explicit, since the default on CPUs with bf16 is bf16, silently.
+                "INFERENCE_PRECISION_HINT": "f32",
+                "EXECUTION_MODE_HINT": "ACCURACY",
+                "NUM_STREAMS": cores,
+                "INFERENCE_NUM_THREADS": cores,
+                # Two services pinned to the same cores would take turns on one and leave the other idle.
+                "ENABLE_CPU_PINNING": False,
+            },
+        )
+        self._requests: queue.LifoQueue[Any] = queue.LifoQueue()
+        for _ in range(cores):
+            self._requests.put(compiled.create_infer_request())
+
+    def infer(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Compute one embedding.
+
+        Parameters
+        ----------
+        pixels
+            Shape (size, size, 3), RGB.
+
+        Returns
+        -------
+        ndarray of float32, shape (dimension,)
+        """
+        import numpy as np
+
+        request = self._requests.get()
+        try:
+            outcome = request.infer([pixels[np.newaxis]], share_inputs=True)
+            return np.array(outcome[0][0], dtype=np.float32)
+        finally:
+            self._requests.put(request)

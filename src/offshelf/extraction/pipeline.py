@@ -1,0 +1,274 @@
+"""The pipeline: read, decode, infer; overlapping, in order, and in bounded memory.
+
+Three things happen to an image, each where it belongs. It is *read* in this process, which has the credentials and sees
+whether its bytes are the ones wanted. It is *decoded* (and, by a descriptor, described) in a worker process, which may
+crash or hang. A network then *infers* on it in this process, on the engine's own threads. As many threads as twice the
+cores take images through all three, so that reading hides behind the rest; an image in flight is all that each holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from offshelf.datasets import ImageUnread
+from offshelf.digests import digest_of_bytes
+from offshelf.errors import Cancelled, Internal
+from offshelf.extraction import decoding
+from offshelf.extraction.conversion import network_of
+from offshelf.extraction.engine import Engine
+from offshelf.extraction.registry import Network, fingerprint
+from offshelf.features import SegmentRow
+from offshelf.images import ImageStatus
+from offshelf.workers import ONE_THREAD, WorkerCrashed, WorkerPool, WorkerTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from offshelf.extraction.registry import ExtractorSpec
+    from offshelf.store.objects import ObjectStore
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
+
+_WITHOUT_SECRETS = {"OFFSHELF_S3_ACCESS_KEY": "", "OFFSHELF_S3_SECRET_KEY": "", "OFFSHELF_TOKEN": ""}
+"""A decoder that hostile bytes have taken over should find nothing worth having."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadImage:
+    """An image that could not be read from its source; this says nothing about the bytes that were wanted."""
+
+    image: str
+    """Its digest."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extracted:
+    """What became of images: each is in one of the two, in the order asked for."""
+
+    rows: tuple[SegmentRow, ...]
+    unread: tuple[UnreadImage, ...]
+
+
+class Extraction:
+    """One extractor, ready to turn images into vectors.
+
+    Parameters
+    ----------
+    spec
+        The extractor.
+    store
+        Where its converted network is kept.
+    weights, fetch
+        Where its weights are looked for: `Settings.weights`, `Settings.fetch`.
+    cores
+        Cores to use.
+    max_pixels
+        Images with more pixels are put aside.
+    decode_seconds
+        Time for decoding one image; one that takes longer is put aside.
+    new_decoders
+        Makes a pool of so many decoders; by default of `offshelf.extraction.decoding`.
+    """
+
+    def __init__(
+        self,
+        spec: ExtractorSpec,
+        *,
+        store: ObjectStore,
+        weights: str,
+        cores: int,
+        max_pixels: int,
+        decode_seconds: float,
+        fetch: str = "auto",
+        new_decoders: Callable[[int], WorkerPool] | None = None,
+    ) -> None:
+        self.spec = spec
+        self.fingerprint = fingerprint(spec)
+        self._store = store
+        self._weights = weights
+        self._fetch = fetch
+        self._cores = cores
+        self._decode_seconds = decode_seconds
+        self._new_decoders = new_decoders or partial(_decoders_of, spec, max_pixels)
+        self._decoders = self._new_decoders(cores)
+        self._engine: Engine | None = None
+
+    def start(self) -> None:
+        """Load the network (converting it the first time), start the decoders, and take one image through everything.
+
+        Raises
+        ------
+        NotFound, InvalidInput, DataLoss
+            If its weights are needed and cannot be had.
+        OffshelfError
+            What the store raises.
+        """
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End all worker processes; calls under way raise `Cancelled`."""
+        self._decoders.close()
+
+    def extract(
+        self,
+        read: Callable[[str], bytes],
+        images: Sequence[str],
+        *,
+        on_done: Callable[[], None],
+        stop: threading.Event,
+    ) -> Extracted:
+        """Extract the images of a dataset.
+
+        Parameters
+        ----------
+        read
+            Gives the bytes of an image by its digest, or raises `ImageUnread`; called from several threads.
+        images
+            Digests.
+        on_done
+            Called from this thread after each image.
+        stop
+            Ends the work within an image when it is set.
+
+        Raises
+        ------
+        Cancelled
+            If `stop` was set.
+        OffshelfError
+            What `read` raises, `ImageUnread` apart.
+        """
+
+        def take(image: str) -> SegmentRow | UnreadImage:
+            try:
+                data = read(image)
+            except ImageUnread as error:
+                return UnreadImage(image, error.message)
+            if digest_of_bytes(data) != image:
+                return UnreadImage(image, "has changed since the dataset was read")
+            return self._embed(image, data, stop)
+
+        outcomes = self._in_threads(take, images, on_done, stop)
+        return Extracted(
+            rows=tuple(outcome for outcome in outcomes if isinstance(outcome, SegmentRow)),
+            unread=tuple(outcome for outcome in outcomes if isinstance(outcome, UnreadImage)),
+        )
+
+    def extract_bytes(self, images: Sequence[bytes], *, stop: threading.Event | None = None) -> list[SegmentRow]:
+        """Extract encoded images that are at hand; one row each, in order.
+
+        Raises
+        ------
+        Cancelled
+            If `stop` was set.
+        """
+        stop = stop or threading.Event()
+        return self._in_threads(lambda data: self._embed(digest_of_bytes(data), data, stop), images, lambda: None, stop)
+
+    def _start(self) -> None:
+        with ThreadPoolExecutor(1, thread_name_prefix="start") as beside:
+            starting = beside.submit(self._decoders.start)
+            if isinstance(self.spec.method, Network):
+                network = network_of(self.spec, store=self._store, weights=self._weights, fetch=self._fetch)
+                self._engine = Engine(network, cores=self._cores)
+            starting.result()
+        (row,) = self.extract_bytes([_generated_image()])
+        if row.status is not ImageStatus.OK:
+            raise Internal(f"{self.spec.name} does not work on this machine: {row.reason}.")
+
+    def _in_threads(
+        self, take: Callable[[T], R], images: Sequence[T], on_done: Callable[[], None], stop: threading.Event
+    ) -> list[R]:
+        """Apply a function to all, on twice as many threads as cores; the first error ends it."""
+        failed = threading.Event()
+
+        def unless_ended(image: T) -> R:
+            if stop.is_set() or failed.is_set():
+                raise Cancelled("Extraction was stopped.")
+            return take(image)
+
+        threads = max(1, min(2 * self._cores, len(images)))
+        with ThreadPoolExecutor(threads, thread_name_prefix="extract") as pool:
+            futures = [pool.submit(unless_ended, image) for image in images]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    on_done()
+            except BaseException:
+                failed.set()
+                raise
+        return [future.result() for future in futures]
+
+    def _embed(self, image: str, data: bytes, stop: threading.Event) -> SegmentRow:
+        import numpy as np
+
+        try:
+            answer, content = self._decode(image, data, stop)
+        except WorkerCrashed:
+            return _put_aside(image, ImageStatus.CRASHED, "decoding it ended the decoder's process, twice")
+        except WorkerTimeout:
+            reason = f"decoding it took longer than {self._decode_seconds:g} seconds"
+            return _put_aside(image, ImageStatus.HUNG, reason)
+        status = ImageStatus(answer["status"])
+        if status is not ImageStatus.OK:
+            return _put_aside(image, status, str(answer["reason"]))
+        vector = self._vector(content)
+        if not np.isfinite(vector).all():
+            return _put_aside(image, ImageStatus.UNREADABLE, "its features are not finite numbers")
+        return SegmentRow(image, ImageStatus.OK, "", vector)
+
+    def _decode(self, image: str, data: bytes, stop: threading.Event) -> tuple[dict[str, Any], bytes]:
+        try:
+            return self._decoders.call({}, data, timeout=self._decode_seconds, stop=stop)
+        except WorkerCrashed:
+            # It may have been what an image before it left behind, or the kernel's memory killer: alone and in a fresh
+            # process it has a fair trial.
+            logger.warning("a decoder crashed, and its image is tried once more", extra={"image": image})
+        with self._new_decoders(1) as alone:
+            return alone.call({}, data, timeout=self._decode_seconds, stop=stop)
+
+    def _vector(self, content: bytes) -> NDArray[np.float32]:
+        import numpy as np
+
+        if self._engine is None or not isinstance(self.spec.method, Network):
+            vector = np.frombuffer(content, dtype=np.float32)
+        else:
+            side = self.spec.method.size
+            vector = self._engine.infer(np.frombuffer(content, dtype=np.uint8).reshape(side, side, 3))
+        if vector.shape != (self.spec.dimension,):
+            raise Internal(f"{self.spec.name} made {vector.size} numbers instead of {self.spec.dimension}.")
+        return vector
+
+
+def _decoders_of(spec: ExtractorSpec, max_pixels: int, size: int) -> WorkerPool:
+    return WorkerPool(
+        size,
+        decoding.HANDLER,
+        setup=decoding.setup(spec, max_pixels),
+        environment={**ONE_THREAD, **_WITHOUT_SECRETS},
+    )
+
+
+def _put_aside(image: str, status: ImageStatus, reason: str) -> SegmentRow:
+    return SegmentRow(image, status, reason, None)
+
+
+def _generated_image() -> bytes:
+    """Make a PPM of 64 x 64 pixels: this process needs no image library for that."""
+    side = 64
+    return b"P6 %d %d 255\n" % (side, side) + bytes(number % 251 for number in range(3 * side * side))

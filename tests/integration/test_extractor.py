@@ -1,0 +1,341 @@
+"""The extractor as it really runs: a process of its own over a directory store, spoken to through gRPC."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from offshelf.datasets import open_source, scan, source_uri, write_dataset
+from offshelf.errors import InvalidInput, NotFound, PermissionDenied
+from offshelf.extraction.pipeline import Extraction
+from offshelf.extraction.registry import EXTRACTORS, Network, fingerprint
+from offshelf.features import read_segment
+from offshelf.images import ImageStatus
+from offshelf.rpc.channel import open_sync_channel
+from offshelf.store import open_store
+from offshelf.v1 import extractor_pb2 as pb
+from offshelf.v1.extractor_pb2_grpc import ExtractorServiceStub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from offshelf.datasets import Dataset
+    from offshelf.store import ObjectStore
+
+TOKEN = "a-token-for-tests"
+NAME = "haralick"
+FINGERPRINT = fingerprint(EXTRACTORS[NAME])
+LONG = 60.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """An extractor process that is ready."""
+
+    process: subprocess.Popen[str]
+    stub: ExtractorServiceStub
+
+
+@contextmanager
+def running(folder: Path, extractor: str, **settings: str) -> Iterator[Running]:
+    """Start an extractor over the store in the folder, and end it however the test ends."""
+    with spawned(folder, extractor, **settings) as process:
+        assert process.stdout is not None
+        ready = json.loads(process.stdout.readline())
+        assert ready["ready"], ready
+        with open_sync_channel(ready["address"], token=TOKEN) as channel:
+            yield Running(process, ExtractorServiceStub(channel))
+
+
+@contextmanager
+def spawned(folder: Path, extractor: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
+    """Start the process alone."""
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(TOKEN)
+    given = {"store": str(folder / "store"), "token_file": str(token), "extractor": extractor, **settings}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("OFFSHELF_")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "offshelf.services.extractor"],
+        env={**inherited, **{f"OFFSHELF_{name.upper()}": value for name, value in given.items()}},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def digit(seed: int) -> bytes:
+    """Make a small picture, like an enlarged digit."""
+    pixels = np.random.default_rng(seed).integers(0, 17, (8, 8), dtype=np.uint8) * 15
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize((64, 64)).save(file, "PNG")
+    return file.getvalue()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A dataset on disk whose manifest is in the store."""
+
+    folder: Path
+    source: str
+    dataset: Dataset
+    store: ObjectStore
+
+    def request(self, **changes: Any) -> pb.ExtractSegmentRequest:
+        """Ask for all its images."""
+        images = sorted({bytes.fromhex(item.digest) for item in self.dataset.items})
+        arguments: dict[str, Any] = {
+            "extractor": NAME,
+            "fingerprint": FINGERPRINT,
+            "dataset": self.dataset.digest,
+            "source": self.source,
+            "images": images,
+        }
+        return pb.ExtractSegmentRequest(**(arguments | changes))
+
+    def digest(self, path: str) -> str:
+        """Give the digest of an image."""
+        return next(item.digest for item in self.dataset.items if item.path == path)
+
+
+def make_sample(folder: Path) -> Sample:
+    """Write two classes of pictures, one of them truncated, and scan them."""
+    images = folder / "images"
+    for label, seeds in (("one", range(6)), ("two", range(10, 16))):
+        (images / label).mkdir(parents=True)
+        for seed in seeds:
+            (images / label / f"{seed}.png").write_bytes(digit(seed))
+    (images / "one" / "truncated.png").write_bytes(digit(0)[:60])
+    store = open_store(str(folder / "store"))
+    source = source_uri(str(images))
+    dataset, unread = scan(open_source(source, roots=None))
+    assert unread == []
+    write_dataset(store, dataset)
+    return Sample(images, source, dataset, store)
+
+
+def written(stub: ExtractorServiceStub, request: pb.ExtractSegmentRequest) -> pb.SegmentWritten:
+    """Extract, and give the last message after only progress came before."""
+    *before, last = list(stub.ExtractSegment(request, timeout=LONG))
+    done = [message.progress.images_done for message in before]
+    assert done == sorted(done)
+    assert {message.WhichOneof("event") for message in before} <= {"progress"}
+    return last.written
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Sample]]:
+    """Give one extractor and a sample, for tests that change neither."""
+    folder = tmp_path_factory.mktemp("extractor")
+    sample = make_sample(folder)
+    with running(folder, NAME, data_roots=str(folder)) as extractor:
+        yield extractor, sample
+
+
+def test_it_says_what_it_serves(shared: tuple[Running, Sample]) -> None:
+    """The planner can ask a replica which extractor it is."""
+    answer = shared[0].stub.Describe(pb.DescribeRequest())
+    assert (answer.extractor, answer.fingerprint, answer.dimension) == (NAME, FINGERPRINT, 13)
+
+
+def test_a_segment_is_extracted(shared: tuple[Running, Sample]) -> None:
+    """Images of a dataset become a segment in the store: a vector for each, or a status and a reason."""
+    extractor, sample = shared
+    answer = written(extractor.stub, sample.request())
+    assert (answer.images_extracted, answer.images_quarantined, list(answer.unread)) == (12, 1, [])
+    segment = read_segment(sample.store, answer.key)
+    assert (segment.fingerprint, segment.dimension) == (FINGERPRINT, 13)
+    statuses = {row.image: row.status for row in segment.rows}
+    assert statuses.pop(sample.digest("one/truncated.png")) is ImageStatus.UNREADABLE
+    assert set(statuses.values()) == {ImageStatus.OK}
+
+
+def test_the_same_images_give_the_same_segment(shared: tuple[Running, Sample], tmp_path: Path) -> None:
+    """A unit that is done again, even by another process with other cores, writes the same bytes."""
+    extractor, sample = shared
+    first = written(extractor.stub, sample.request())
+    before = sample.store.stat(first.key)
+    assert written(extractor.stub, sample.request(images=sample.request().images[::-1])).key == first.key
+    with running(tmp_path, NAME, store=sample.store.url, cores="1") as another:
+        assert written(another.stub, sample.request()).key == first.key
+    after = sample.store.stat(first.key)
+    assert before is not None
+    assert after is not None
+    assert before.size == after.size
+
+
+def test_images_sent_along_give_the_vectors_of_the_segment(shared: tuple[Running, Sample]) -> None:
+    """Prediction sees the very vectors that were trained on, and unusable images are told one by one."""
+    extractor, sample = shared
+    rows = {row.image: row for row in read_segment(sample.store, written(extractor.stub, sample.request()).key).rows}
+    paths = ["two/12.png", "one/truncated.png", "one/3.png"]
+    sent = [(sample.folder / path).read_bytes() for path in paths]
+    answer = extractor.stub.ExtractImages(pb.ExtractImagesRequest(images=[*sent, b"no image"]))
+    assert [result.status for result in answer.results] == [
+        pb.IMAGE_STATUS_OK,
+        pb.IMAGE_STATUS_UNREADABLE,
+        pb.IMAGE_STATUS_OK,
+        pb.IMAGE_STATUS_UNREADABLE,
+    ]
+    for path, result in zip(paths, answer.results, strict=False):
+        row = rows[sample.digest(path)]
+        assert result.reason == row.reason
+        if row.vector is not None:
+            assert np.array_equal(np.array(result.embedding, np.float32), row.vector)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"extractor": "hog"}, "This replica serves haralick, not 'hog'"),
+        ({"fingerprint": "0" * 64}, "another fingerprint"),
+        ({"images": []}, "No image is named"),
+        ({"images": [b"short"]}, "something else than its SHA-256"),
+        ({"source": "ftp://example.org"}, "no source of images"),
+    ],
+)
+def test_a_wrong_request_is_refused(shared: tuple[Running, Sample], changes: dict[str, Any], message: str) -> None:
+    """A unit for another extractor, version, or of no image is refused with what is wrong."""
+    extractor, sample = shared
+    with pytest.raises(InvalidInput, match=message):
+        written(extractor.stub, sample.request(**changes))
+
+
+def test_no_image_sent_is_refused(shared: tuple[Running, Sample]) -> None:
+    """A call without an image says so."""
+    with pytest.raises(InvalidInput, match="No image"):
+        shared[0].stub.ExtractImages(pb.ExtractImagesRequest())
+
+
+def test_an_unknown_dataset_and_a_foreign_folder_are_refused(shared: tuple[Running, Sample]) -> None:
+    """A dataset that was never scanned is not found; a folder outside the data roots is not read."""
+    extractor, sample = shared
+    with pytest.raises(NotFound):
+        written(extractor.stub, sample.request(dataset="0" * 64))
+    with pytest.raises(PermissionDenied, match="OFFSHELF_DATA_ROOTS"):
+        written(extractor.stub, sample.request(source="folder:/"))
+
+
+def test_a_call_that_is_given_up_stops_the_work(shared: tuple[Running, Sample]) -> None:
+    """An extractor whose client has left serves the next one."""
+    extractor, sample = shared
+    call = extractor.stub.ExtractSegment(sample.request(), timeout=LONG)
+    call.cancel()
+    assert written(extractor.stub, sample.request()).images_extracted == 12
+
+
+def test_what_changed_since_the_scan_is_in_no_segment(tmp_path: Path) -> None:
+    """Images that changed or vanished after their dataset was read are named, and the others are extracted."""
+    sample = make_sample(tmp_path)
+    (sample.folder / "one" / "1.png").write_bytes(digit(99))
+    (sample.folder / "two" / "11.png").unlink()
+    lost = {sample.digest("one/1.png"), sample.digest("two/11.png")}
+    with running(tmp_path, NAME) as extractor:
+        answer = written(extractor.stub, sample.request())
+        assert (answer.images_extracted, answer.images_quarantined) == (10, 1)
+        assert {unread.image.hex() for unread in answer.unread} == lost
+        assert all(unread.reason for unread in answer.unread)
+        assert lost.isdisjoint(row.image for row in read_segment(sample.store, answer.key).rows)
+        nothing = written(extractor.stub, sample.request(images=sorted(bytes.fromhex(image) for image in lost)))
+        assert (nothing.key, len(nothing.unread)) == ("", 2)
+
+
+def test_sigterm_drains_and_leaves_nothing(tmp_path: Path) -> None:
+    """A stopped extractor exits 0 and leaves no decoder behind."""
+    with running(tmp_path, NAME, cores="2") as extractor:
+        decoders = psutil.Process(extractor.process.pid).children()
+        assert len(decoders) == 2
+        extractor.process.terminate()
+        assert extractor.process.wait(LONG) == 0
+        psutil.wait_procs(decoders, LONG)
+        assert not any(decoder.is_running() for decoder in decoders)
+
+
+def test_a_killed_extractor_leaves_nothing(tmp_path: Path) -> None:
+    """An extractor that is killed takes its decoders with it."""
+    with running(tmp_path, NAME) as extractor:
+        decoders = psutil.Process(extractor.process.pid).children()
+        extractor.process.kill()
+        gone, alive = psutil.wait_procs(decoders, LONG)
+        assert (len(gone), alive) == (len(decoders), [])
+
+
+@pytest.mark.parametrize(
+    ("extractor", "kind", "message"),
+    [
+        ("harralick", "UnknownName", "Did you mean 'haralick'?"),
+        ("", "InvalidInput", "OFFSHELF_EXTRACTOR"),
+        ("googlenet", "NotFound", "googlenet needs its weights, googlenet_bvlc.npz: put the file into a folder"),
+    ],
+)
+def test_what_cannot_start_says_why(tmp_path: Path, extractor: str, kind: str, message: str) -> None:
+    """An extractor that cannot be served ends at once, with the reason and the fix for whoever started it."""
+    with spawned(tmp_path, extractor) as process:
+        assert process.stdout is not None
+        answer = json.loads(process.stdout.readline())
+        assert (answer["ready"], answer["kind"]) == (False, kind)
+        assert message in answer["error"]
+        assert process.wait(LONG) == 2
+
+
+@pytest.fixture(scope="module")
+def material() -> Path:
+    """Give the folder of real images and weights."""
+    folder = os.environ.get("OFFSHELF_TEST_MATERIAL", "")
+    if not folder:
+        pytest.skip("OFFSHELF_TEST_MATERIAL is not set: there are no real weights and photos here")
+    return Path(folder)
+
+
+def test_googlenet_starts_without_weights_once_it_was_converted(tmp_path: Path, material: Path) -> None:
+    """The real GoogLeNet serves; and its second start needs neither its weights nor Keras."""
+    photo = min((material / "images/dogs-cats/test").glob("*/*")).read_bytes()
+    answers = []
+    for weights in (str(material / "weights"), ""):
+        with running(tmp_path, "googlenet", weights=weights) as extractor:
+            answers.append(extractor.stub.ExtractImages(pb.ExtractImagesRequest(images=[photo])))
+            maps = Path(f"/proc/{extractor.process.pid}/maps")
+            assert not maps.exists() or "h5py" not in maps.read_text()
+    assert answers[0] == answers[1]
+    assert len(answers[0].results[0].embedding) == 1024
+
+
+def test_googlenet_knows_cats_and_dogs(tmp_path: Path, material: Path) -> None:
+    """With its real weights the network puts a cat among its first five guesses for a cat, and a dog for a dog."""
+    googlenet = EXTRACTORS["googlenet"]
+    assert isinstance(googlenet.method, Network)
+    spec = replace(googlenet, dimension=1000, method=replace(googlenet.method, output="classes"))
+    extraction = Extraction(
+        spec,
+        store=open_store(str(tmp_path / "store")),
+        weights=str(material / "weights"),
+        cores=2,
+        max_pixels=10**8,
+        decode_seconds=LONG,
+    )
+    extraction.start()
+    try:
+        for label, classes in (("cat", range(281, 288)), ("dog", range(151, 269))):
+            photos = [path.read_bytes() for path in sorted((material / "images/dogs-cats/test" / label).iterdir())]
+            vectors = [row.vector for row in extraction.extract_bytes(photos) if row.vector is not None]
+            assert len(vectors) == len(photos)
+            first_five = [set(np.argsort(-vector)[:5].tolist()) for vector in vectors]
+            assert np.mean([not guesses.isdisjoint(classes) for guesses in first_five]) >= 0.95
+    finally:
+        extraction.close()

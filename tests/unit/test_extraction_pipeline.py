@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import io
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from offshelf.datasets import ImageUnread
+from offshelf.digests import digest_of_bytes
+from offshelf.errors import Cancelled, Internal
+from offshelf.extraction.pipeline import Extraction
+from offshelf.extraction.registry import EXTRACTORS
+from offshelf.images import ImageStatus
+from offshelf.store import StoreUnavailable
+from offshelf.workers import WorkerPool
+from tests.unit.fakes import MemoryStore
+from tests.unit.tiny_network import random_arrays, tiny_spec
+from tests.unit.worker_handlers import ENVIRONMENT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from offshelf.extraction.registry import ExtractorSpec
+    from offshelf.features import SegmentRow
+
+HARALICK = EXTRACTORS["haralick"]
+
+
+def png(seed: int, width: int = 30, height: int = 20) -> bytes:
+    """Make an encoded image."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def reader(*images: bytes) -> tuple[Callable[[str], bytes], list[str]]:
+    """Give what reads these images by their digests, and the digests."""
+    by_digest = {digest_of_bytes(image): image for image in images}
+
+    def read(digest: str) -> bytes:
+        try:
+            return by_digest[digest]
+        except KeyError:
+            raise ImageUnread("no longer exists") from None
+
+    return read, list(by_digest)
+
+
+def make(spec: ExtractorSpec = HARALICK, **changes: Any) -> Extraction:
+    """Make an extraction with small limits."""
+    arguments: dict[str, Any] = {
+        "store": MemoryStore(),
+        "weights": "",
+        "cores": 2,
+        "max_pixels": 10_000,
+        "decode_seconds": 60.0,
+    }
+    return Extraction(spec, **(arguments | changes))
+
+
+@pytest.fixture(scope="module")
+def haralick() -> Iterator[Extraction]:
+    """Give a descriptor that is ready."""
+    extraction = make()
+    extraction.start()
+    yield extraction
+    extraction.close()
+
+
+def never() -> threading.Event:
+    """Give a stop event that nobody sets."""
+    return threading.Event()
+
+
+def vectors(rows: tuple[SegmentRow, ...] | list[SegmentRow]) -> dict[str, bytes]:
+    """Give the bytes of each vector by its image."""
+    return {row.image: b"" if row.vector is None else row.vector.tobytes() for row in rows}
+
+
+def test_rows_come_in_the_order_asked_for(haralick: Extraction) -> None:
+    """Each image has its row, in the order asked for, and is counted once."""
+    read, images = reader(*(png(seed) for seed in range(12)))
+    done: list[None] = []
+    found = haralick.extract(read, images[::-1], on_done=lambda: done.append(None), stop=never())
+    assert [row.image for row in found.rows] == images[::-1]
+    assert all(row.status is ImageStatus.OK and row.reason == "" for row in found.rows)
+    assert all(row.vector is not None and row.vector.shape == (13,) for row in found.rows)
+    assert len(done) == len(images)
+    assert found.unread == ()
+
+
+def test_unusable_images_are_put_aside_with_their_reason(haralick: Extraction) -> None:
+    """Empty, truncated, mislabelled and oversized images have a status and a reason, and spoil nothing."""
+    good = png(0)
+    rows = haralick.extract_bytes([b"", good[:100], b"a text named .jpg", png(1, 200, 200), good])
+    assert [row.status for row in rows] == [
+        ImageStatus.UNREADABLE,
+        ImageStatus.UNREADABLE,
+        ImageStatus.UNREADABLE,
+        ImageStatus.TOO_LARGE,
+        ImageStatus.OK,
+    ]
+    assert [row.vector is None for row in rows] == [True] * 4 + [False]
+    assert "zero bytes" in rows[0].reason
+    assert "200 x 200" in rows[3].reason
+
+
+def test_images_that_are_not_what_was_wanted_are_in_no_row(haralick: Extraction) -> None:
+    """An image that has changed or vanished since its dataset was read is named apart, with the reason."""
+    read, (good, changed) = reader(png(0), png(1))
+    missing = "0" * 64
+
+    def read_changed(digest: str) -> bytes:
+        return png(2) if digest == changed else read(digest)
+
+    found = haralick.extract(read_changed, [missing, good, changed], on_done=lambda: None, stop=never())
+    assert [row.image for row in found.rows] == [good]
+    assert [(lost.image, lost.reason) for lost in found.unread] == [
+        (missing, "no longer exists"),
+        (changed, "has changed since the dataset was read"),
+    ]
+
+
+def test_stopping_ends_the_work(haralick: Extraction) -> None:
+    """Work that is asked to stop ends as cancelled, and the extractor serves on."""
+    read, images = reader(*(png(seed) for seed in range(8)))
+    stop = threading.Event()
+    with pytest.raises(Cancelled):
+        haralick.extract(read, images, on_done=stop.set, stop=stop)
+    assert len(haralick.extract(read, images, on_done=lambda: None, stop=never()).rows) == len(images)
+
+
+def test_a_store_that_fails_is_no_quarantine(haralick: Extraction) -> None:
+    """What keeps all images from being read ends the work with its own error."""
+
+    def read(_digest: str) -> bytes:
+        raise StoreUnavailable("The store cannot be reached: try again.")
+
+    with pytest.raises(StoreUnavailable):
+        haralick.extract(read, ["0" * 64] * 9, on_done=lambda: None, stop=never())
+
+
+@pytest.fixture
+def moody(tmp_path: Path) -> Iterator[Extraction]:
+    """Give an extraction whose decoder does what its images say."""
+
+    def new_decoders(size: int) -> WorkerPool:
+        handler = "tests.unit.worker_handlers:decode_as_told"
+        return WorkerPool(size, handler, setup={"folder": str(tmp_path)}, environment=ENVIRONMENT)
+
+    extraction = make(decode_seconds=1.0, new_decoders=new_decoders)
+    extraction.start()
+    yield extraction
+    extraction.close()
+
+
+def test_images_that_crash_or_hang_the_decoder_cost_only_themselves(moody: Extraction) -> None:
+    """An image that crashes the decoder twice or hangs it is put aside with that reason; its neighbours are used."""
+    texts = [b"fine", b"crash", b"fine too", b"hang", b"truncated", b"fine again"]
+    rows = moody.extract_bytes(texts)
+    assert [row.status for row in rows] == [
+        ImageStatus.OK,
+        ImageStatus.CRASHED,
+        ImageStatus.OK,
+        ImageStatus.HUNG,
+        ImageStatus.UNREADABLE,
+        ImageStatus.OK,
+    ]
+    assert [row.reason for row in rows][1:4:2] == [
+        "decoding it ended the decoder's process, twice",
+        "decoding it took longer than 1 seconds",
+    ]
+    assert [row.vector is None for row in rows] == [False, True, False, True, True, False]
+
+
+def test_one_crash_is_forgiven(moody: Extraction) -> None:
+    """An image whose decoder crashed for another reason is used."""
+    (row,) = moody.extract_bytes([b"crash once"])
+    assert row.status is ImageStatus.OK
+
+
+def test_a_vector_that_is_no_number_is_put_aside(moody: Extraction) -> None:
+    """No vector of NaN or infinity comes out."""
+    (row,) = moody.extract_bytes([b"not a number"])
+    assert (row.status, row.vector) == (ImageStatus.UNREADABLE, None)
+    assert row.reason == "its features are not finite numbers"
+
+
+def test_an_extractor_that_does_not_work_says_so_at_its_start() -> None:
+    """An extractor that cannot even describe a generated image never becomes ready, and leaves no process."""
+    extraction = make(max_pixels=10)
+    with pytest.raises(Internal, match="haralick does not work on this machine: 64 x 64 pixels"):
+        extraction.start()
+    with pytest.raises(Cancelled):
+        extraction.extract_bytes([png(0)])
+
+
+def test_vectors_depend_on_their_image_alone(tmp_path: Path) -> None:
+    """Vectors are equal to the last bit whatever the order, the unit, the neighbours and the number of cores."""
+    spec = tiny_spec(tmp_path, random_arrays())
+    store = MemoryStore()
+    read, images = reader(*(png(seed, 40 + seed, 60 - seed) for seed in range(16)))
+    found: list[dict[str, bytes]] = []
+    for cores in (1, 3):
+        extraction = make(spec, store=store, weights=str(tmp_path), cores=cores)
+        extraction.start()
+        try:
+            for unit in (images, images[::-1], images[5:6]):
+                rows = extraction.extract(read, unit, on_done=lambda: None, stop=never()).rows
+                assert [row.image for row in rows] == unit
+                found.append(vectors(rows))
+            found.append(vectors(extraction.extract_bytes([read(image) for image in images])))
+        finally:
+            extraction.close()
+    for result in found:
+        assert result.items() <= found[0].items()
+    assert len(set(found[0].values())) == len(images)

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from offshelf.errors import DataLoss, NotFound, UnknownName
+from offshelf.extraction.registry import (
+    CONVERTER_VERSION,
+    EXTRACTORS,
+    Descriptor,
+    ExtractorSpec,
+    Network,
+    Weights,
+    WeightsFile,
+    find,
+    fingerprint,
+)
+from offshelf.extraction.weights import arrays_digest, availability, parse_arrays, read_weights
+from offshelf.store import keys
+from tests.unit.fakes import MemoryStore
+from tests.unit.tiny_network import FILE, random_arrays, tiny_spec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GOOGLENET = EXTRACTORS["googlenet"]
+
+
+@pytest.fixture
+def network() -> Network:
+    """Give the registered GoogLeNet's network."""
+    assert isinstance(GOOGLENET.method, Network)
+    return GOOGLENET.method
+
+
+def test_the_extractors_of_the_paper_are_there() -> None:
+    """A user finds the extractors by FrImCla's names, each described and with a cost."""
+    assert list(EXTRACTORS) == ["googlenet", "lab444", "lab888", "hsv444", "hsv888", "haralick", "hog"]
+    for name, spec in EXTRACTORS.items():
+        assert find(name) is spec
+        assert spec.name == name
+        assert spec.description.endswith(".")
+        assert spec.dimension > 0
+        assert spec.cost_seconds > 0
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    """A misspelt extractor gets the name that was meant and all others, also among extractors of one's own."""
+    with pytest.raises(UnknownName, match=r"Did you mean 'googlenet'\? Known: googlenet, haralick"):
+        find("GoogleNet")
+    with pytest.raises(UnknownName, match="Known: mine"):
+        find("hog", {"mine": GOOGLENET})
+
+
+def test_fingerprints_stay_what_they_are() -> None:
+    """Vectors extracted by an earlier release are found again: fingerprints change only when vectors do."""
+    assert {name: fingerprint(spec)[:16] for name, spec in EXTRACTORS.items()} == {
+        "googlenet": "c5124a304c4f7e4a",
+        "lab444": "4354d2f5af766a97",
+        "lab888": "535cab28a3f8dcf6",
+        "hsv444": "b0c9c32066690d5b",
+        "hsv888": "6d62cd8fbd594784",
+        "haralick": "a2a8e16b988ac365",
+        "hog": "66871bcbf3747616",
+    }
+
+
+def test_everything_that_decides_a_vector_is_in_the_fingerprint(network: Network) -> None:
+    """Another network, preprocessing or parameter never finds the vectors of this one; another wording does."""
+    weights = network.weights
+    methods: list[Network | Descriptor] = [
+        replace(network, architecture="another"),
+        replace(network, weights=replace(weights, arrays="0" * 64)),
+        replace(network, size=256),
+        replace(network, colour="RGB"),
+        replace(network, mean=(0.0, 0.0, 0.0)),
+        replace(network, output="max"),
+        Descriptor("hog", 1, {"size": 128}),
+        Descriptor("hog", 2, {"size": 128}),
+        Descriptor("hog", 1, {"size": 64}),
+        Descriptor("haralick", 1, {"size": 128}),
+    ]
+    found = {fingerprint(replace(GOOGLENET, method=method)) for method in [network, *methods]}
+    assert len(found) == len(methods) + 1
+    assert fingerprint(replace(GOOGLENET, name="x", description="y", cost_seconds=9.0)) == fingerprint(GOOGLENET)
+    same = replace(network, weights=replace(weights, files=(WeightsFile("other.caffemodel", "1" * 64),)))
+    assert fingerprint(replace(GOOGLENET, method=same)) == fingerprint(GOOGLENET)
+
+
+def test_the_catalogue_is_light() -> None:
+    """The planner and the catalogue know all extractors without importing a heavy library."""
+    program = (
+        "import sys, offshelf.extraction.registry, offshelf.extraction.weights as w;"
+        "w.availability(offshelf.extraction.registry.EXTRACTORS['googlenet'], '/nowhere');"
+        "print([m for m in ('numpy', 'PIL', 'openvino', 'keras', 'skimage', 'grpc') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["lab444", "hsv888", "haralick", "hog"])
+def test_descriptors_are_always_available(name: str) -> None:
+    """A descriptor needs no weights."""
+    assert availability(EXTRACTORS[name], "") == ""
+
+
+def test_missing_weights_are_named_with_the_fix(tmp_path: Path) -> None:
+    """A network without its weights says in one line which file is missing and where to put it."""
+    assert availability(GOOGLENET, "") == (
+        "googlenet needs its weights, googlenet_bvlc.npz: put the file into a folder and set OFFSHELF_WEIGHTS to it."
+    )
+    absent = availability(GOOGLENET, str(tmp_path))
+    assert "googlenet_bvlc.npz" in absent
+    assert "OFFSHELF_WEIGHTS" in absent
+    assert str(tmp_path) not in absent
+    with pytest.raises(NotFound, match="googlenet_bvlc"):
+        read_weights(GOOGLENET, str(tmp_path))
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/weights", "https://example.org/weights"])
+def test_an_address_of_weights_is_refused_with_the_fix(address: str) -> None:
+    """An address, which later versions will read from, is not mistaken for a folder."""
+    assert "cannot read from: put the file into a folder" in availability(GOOGLENET, address)
+
+
+def test_where_weights_are_published_is_said_unless_nothing_may_be_fetched(tmp_path: Path, network: Network) -> None:
+    """A file that its authors publish is missing with its address, but not where nothing may be fetched."""
+    file = WeightsFile("w.npz", "0" * 64, source="https://example.org/w.npz")
+    spec = replace(GOOGLENET, method=replace(network, weights=replace(network.weights, files=(file,))))
+    assert "https://example.org/w.npz" in availability(spec, str(tmp_path))
+    assert "https://example.org/w.npz" not in availability(spec, str(tmp_path), "never")
+
+
+def test_a_wrong_file_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    """A weights file with another SHA-256 makes its extractor unavailable, with what was expected and found."""
+    (tmp_path / "googlenet_bvlc.npz").write_bytes(b"not an npz")
+    reason = availability(GOOGLENET, str(tmp_path))
+    assert "is not the file it should be" in reason
+    assert "cf4ea6d9d5b6" in reason
+    with pytest.raises(DataLoss, match="replace it"):
+        read_weights(GOOGLENET, str(tmp_path))
+
+
+def test_the_right_file_is_read(tmp_path: Path) -> None:
+    """A weights file with the registered SHA-256 gives the registered arrays."""
+    arrays = random_arrays()
+    spec = tiny_spec(tmp_path, arrays)
+    assert availability(spec, str(tmp_path)) == ""
+    assert isinstance(spec.method, Network)
+    parsed = parse_arrays(read_weights(spec, str(tmp_path)), spec.method.weights)
+    assert parsed.keys() == arrays.keys()
+    assert all(np.array_equal(parsed[name], arrays[name]) for name in arrays)
+
+
+def test_a_converted_network_needs_no_weights(tmp_path: Path) -> None:
+    """A network that is in the store already is available where the weights are not."""
+    spec = tiny_spec(tmp_path, random_arrays())
+    store = MemoryStore()
+    assert FILE in availability(spec, "", store=store)
+    store.put(keys.network(fingerprint(spec), CONVERTER_VERSION, "network.json"), b"{}")
+    assert availability(spec, "", store=store) == ""
+
+
+@pytest.mark.parametrize("change", ["type", "value", "shape", "name", "pickle", "truncated"])
+def test_arrays_are_checked(tmp_path: Path, change: str) -> None:
+    """A weights file whose arrays are not the registered ones is refused, whatever its own digest says."""
+    arrays = random_arrays()
+    weights = Weights("a tiny network", (), arrays_digest(arrays), "none")
+    name = "conv2/3x3.weight"
+    altered: dict[str, np.ndarray] = dict(arrays)
+    match change:
+        case "type":
+            altered[name] = arrays[name].astype(np.float64)
+        case "value":
+            altered[name] = arrays[name] + np.float32(1e-3)
+        case "shape":
+            altered[name] = arrays[name].reshape(-1)
+        case "name":
+            altered["other"] = altered.pop(name)
+        case "pickle":
+            altered[name] = np.array([{}], dtype=object)
+    path = tmp_path / "w.npz"
+    np.savez(path, allow_pickle=change == "pickle", **altered)
+    data = path.read_bytes()
+    with pytest.raises(DataLoss):
+        parse_arrays(data[:1000] if change == "truncated" else data, weights)
+
+
+def test_one_network_from_two_files_is_one() -> None:
+    """The digest of arrays does not depend on their order or the file they came from."""
+    arrays = random_arrays()
+    backwards = {name: np.asfortranarray(arrays[name]) for name in reversed(arrays)}
+    assert arrays_digest(backwards) == arrays_digest(arrays)
+
+
+def test_an_extractor_is_one_registration() -> None:
+    """An extractor of one's own is a spec: it has a fingerprint and is found by name."""
+    spec = ExtractorSpec("mine", "Mine.", 13, 0.1, Descriptor("haralick", version=7))
+    assert find("mine", {"mine": spec}) is spec
+    assert fingerprint(spec) != fingerprint(EXTRACTORS["haralick"])
