@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from pyarrow import parquet
 
 from tests.e2e.installation import FOLDS, Installation
 
@@ -52,6 +53,13 @@ def wait_until_gone(installation: Installation, seconds: float = 30) -> None:
         psutil.wait_procs(left, timeout=0.5)
 
 
+def finished(installation: Installation) -> tuple[int, int]:
+    """Count what the store holds: finished folds, and images in finished segments."""
+    segments = installation.store.glob("features/*/segments/*.parquet")
+    images = sum(parquet.read_metadata(segment).num_rows for segment in segments)
+    return len(list(installation.store.glob("scores/*/fold-*.parquet"))), images
+
+
 def kill_one(installation: Installation, photos: Path, pattern: str, delay: float) -> bool:
     """Start a run, kill -9 one process of a kind some time after it appears, and tell whether there was one to kill."""
     run = installation.start("run", photos, *ARGUMENTS, "-o", "killed")
@@ -88,6 +96,7 @@ def test_a_run_survives_the_death_of_any_process(
     assert kill_one(installation, photos, VICTIMS[victim], delay), f"no {victim} to kill (seed {seed})"
 
     shutil.rmtree(installation.folder / "killed", ignore_errors=True)
+    folds, images = finished(installation)
     installation.offshelf("run", photos, *ARGUMENTS, "-o", "out")
     scores = (installation.folder / "out" / "scores.parquet").read_bytes()
     if not undisturbed:
@@ -96,13 +105,44 @@ def test_a_run_survives_the_death_of_any_process(
         undisturbed["scores"] = (installation.folder / "undisturbed-out" / "scores.parquet").read_bytes()
     assert scores == undisturbed["scores"], f"seed {seed}"
     summary = installation.summary()
-    assert summary["images_extracted"] + summary["images_reused"] == PAIRS
-    assert summary["scores_computed"] + summary["scores_reused"] == SCORES
+    assert (summary["images_reused"], summary["images_extracted"]) == (images, PAIRS - images)
+    assert (summary["scores_reused"], summary["scores_computed"]) == (folds, SCORES - folds)
     assert installation.processes() == []
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+def test_a_run_survives_one_death_after_another(installation: Installation, photos: Path) -> None:
+    """However often something is killed, asking again gets there, with the scores of a run that nobody disturbed."""
+    seed = random.SystemRandom().randrange(2**32)
+    chance = random.Random(seed)
+    killed = 0
+    for number in range(20):
+        victim = chance.choice(list(VICTIMS))
+        shutil.rmtree(installation.folder / "killed", ignore_errors=True)
+        # Another seed of the run now and then, so that there is always something left to do.
+        arguments = (*ARGUMENTS, "--seed", str(number // 4))
+        run = installation.start("run", photos, *arguments, "-o", "killed")
+        end = time.monotonic() + chance.uniform(0.5, 8)
+        while time.monotonic() < end and run.poll() is None:
+            time.sleep(0.05)
+        if process := find(installation, VICTIMS[victim]):
+            process.kill()
+            killed += 1
+        run.communicate(timeout=240)
+        wait_until_gone(installation)
+    assert killed >= 10, f"only {killed} blows landed (seed {seed})"
+    for number in range(5):
+        installation.offshelf("run", photos, *ARGUMENTS, "--seed", number, "-o", f"out{number}")
+        other = {"OFFSHELF_STORE": str(installation.folder / "undisturbed")}
+        installation.offshelf("run", photos, *ARGUMENTS, "--seed", number, "-o", f"calm{number}", environment=other)
+        survived, calm = (installation.folder / f"{name}{number}" / "scores.parquet" for name in ("out", "calm"))
+        assert survived.read_bytes() == calm.read_bytes(), f"seed {seed}"
 
 
 def test_ctrl_c_stops_the_run_says_how_to_go_on_and_leaves_nothing(installation: Installation, photos: Path) -> None:
     """Ctrl-C ends the command with 130 after the run has stopped; the same command goes on from there."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs, as in CI, are born with it ignored
     run = installation.start("run", photos, *ARGUMENTS, "-o", "out")
     while find(installation, VICTIMS["the trainer"]) is None:
         assert run.poll() is None, run.communicate()
@@ -136,7 +176,9 @@ def test_a_run_with_local_weights_makes_no_connection(installation: Installation
 import fcntl, re, socket, struct, subprocess, sys
 def no_route():
     lines = [line.split() for line in open("/proc/net/snmp") if line.startswith("Ip:")]
-    return int(dict(zip(*lines))["OutNoRoutes"])
+    tried = int(dict(zip(*lines))["OutNoRoutes"])
+    six = [line.split()[1] for line in open("/proc/net/snmp6") if line.startswith("Ip6OutNoRoutes")]
+    return tried + sum(map(int, six))
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
     flags = fcntl.ioctl(s, 0x8913, struct.pack("16sh14x", b"lo", 0))
     fcntl.ioctl(s, 0x8914, struct.pack("16sh14x", b"lo", struct.unpack("16sh14x", flags)[1] | 1))

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from offshelf import embedded
 from offshelf.client import outputs
 from offshelf.client.gateway import Gateway
 from offshelf.client.importing import import_model
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import TracebackType
 
+    from offshelf import embedded
     from offshelf.client.records import Catalog, Combination
 
 
@@ -71,6 +71,8 @@ class Client:
             token = token or os.environ.get("OFFSHELF_TOKEN")
             certificate = os.fspath(ca) if ca else os.environ.get("OFFSHELF_CA")
         else:
+            from offshelf import embedded  # its file locks exist on POSIX systems alone; a remote server needs none
+
             self._endpoint = embedded.attach_or_start(embedded.store_root(os.fspath(store or default_store())))
             server, token, certificate = self._endpoint.address, self._endpoint.token, None
         self._server = server
