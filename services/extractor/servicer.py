@@ -34,6 +34,9 @@ _LIFE_SECONDS = 5.0
 _PROGRESS_SECONDS = 0.25
 """Progress is told no more often than this."""
 
+_STUCK_SECONDS = 60.0
+"""An inference that takes so long will never end."""
+
 _STATUSES = {
     ImageStatus.OK: pb.IMAGE_STATUS_OK,
     ImageStatus.UNREADABLE: pb.IMAGE_STATUS_UNREADABLE,
@@ -125,6 +128,10 @@ class ExtractorService:
     async def warm_up(self) -> None:
         """Load the network and take one image through everything."""
         await asyncio.to_thread(self._extraction.start)
+
+    def is_live(self) -> bool:
+        """Tell whether the network still answers; decoders that hang are ended one by one and do not count."""
+        return self._extraction.seconds_in_inference < _STUCK_SECONDS
 
     async def close(self) -> None:
         """End the work and its processes."""

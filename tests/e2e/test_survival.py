@@ -144,7 +144,7 @@ def test_ctrl_c_stops_the_run_says_how_to_go_on_and_leaves_nothing(installation:
     """Ctrl-C ends the command with 130 after the run has stopped; the same command goes on from there."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs, as in CI, are born with it ignored
     run = installation.start("run", photos, *ARGUMENTS, "-o", "out")
-    while find(installation, VICTIMS["the trainer"]) is None:
+    while finished(installation)[1] == 0:
         assert run.poll() is None, run.communicate()
         time.sleep(0.05)
     run.send_signal(signal.SIGINT)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import queue
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 from offshelf.datasets import ImageUnread
 from offshelf.digests import digest_of_bytes
 from offshelf.errors import Cancelled, Internal
+from offshelf.extraction.engine import Engine
 from offshelf.extraction.pipeline import Extraction
 from offshelf.extraction.registry import EXTRACTORS
 from offshelf.images import ImageStatus
@@ -220,3 +222,33 @@ def test_vectors_depend_on_their_image_alone(tmp_path: Path) -> None:
     for result in found:
         assert result.items() <= found[0].items()
     assert len(set(found[0].values())) == len(images)
+
+
+def test_an_inference_that_never_ends_is_seen_from_outside() -> None:
+    """A network that hangs makes its process not live, so that it can be replaced; an idle one is live."""
+    entered, leave = threading.Event(), threading.Event()
+
+    class Request:
+        """An inference request that hangs until it is let go."""
+
+        def infer(self, inputs: object, *, share_inputs: bool) -> list[np.ndarray]:
+            """Hang."""
+            del inputs, share_inputs
+            entered.set()
+            leave.wait()
+            return [np.zeros((1, 2), np.float32)]
+
+    engine = Engine.__new__(Engine)
+    engine._began = {}
+    engine._requests = queue.LifoQueue()
+    engine._requests.put(Request())
+    assert engine.seconds_in_inference == 0
+    hanging = threading.Thread(target=engine.infer, args=(np.zeros((8, 8, 3), np.uint8),))
+    hanging.start()
+    try:
+        assert entered.wait(30)
+        assert engine.seconds_in_inference > 0
+    finally:
+        leave.set()
+        hanging.join()
+    assert engine.seconds_in_inference == 0

@@ -42,6 +42,7 @@ def test_every_field_is_read_from_its_variable() -> None:
         "OFFSHELF_DECODE_SECONDS": "7",
         "OFFSHELF_UNIT_SECONDS": "20",
         "OFFSHELF_EXTRACTOR": "hog",
+        "OFFSHELF_EMBEDDED": "up",
     }
     expected = Settings(
         store="s3://bucket/prefix?endpoint=http://127.0.0.1:9000",
@@ -61,6 +62,7 @@ def test_every_field_is_read_from_its_variable() -> None:
         decode_seconds=7.0,
         unit_seconds=20.0,
         extractor="hog",
+        embedded="up",
     )
     assert Settings.from_environment(environ) == expected
     assert {f"OFFSHELF_{field.name.upper()}" for field in fields(Settings)} == set(environ)

@@ -8,6 +8,7 @@ batches of 16 or 32 on both cores 45.
 from __future__ import annotations
 
 import queue
+import time
 from typing import TYPE_CHECKING, Any
 
 from offshelf.extraction.runtime import load_openvino
@@ -46,9 +47,19 @@ class Engine:
                 "ENABLE_CPU_PINNING": False,
             },
         )
+        self._began: dict[object, float] = {}
         self._requests: queue.LifoQueue[Any] = queue.LifoQueue()
         for _ in range(cores):
             self._requests.put(compiled.create_infer_request())
+
+    @property
+    def seconds_in_inference(self) -> float:
+        """How long the longest inference under way has taken; 0 if none is.
+
+        An image takes well under a second, and an inference that never ends cannot be interrupted: whoever watches this
+        process has to know.
+        """
+        return max((time.monotonic() - began for began in list(self._began.values())), default=0.0)
 
     def infer(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute one embedding.
@@ -65,8 +76,10 @@ class Engine:
         import numpy as np
 
         request = self._requests.get()
+        self._began[request] = time.monotonic()
         try:
             outcome = request.infer([pixels[np.newaxis]], share_inputs=True)
             return np.array(outcome[0][0], dtype=np.float32)
         finally:
+            del self._began[request]
             self._requests.put(request)

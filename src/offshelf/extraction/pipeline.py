@@ -125,6 +125,11 @@ class Extraction:
         """End all worker processes; calls under way raise `Cancelled`."""
         self._decoders.close()
 
+    @property
+    def seconds_in_inference(self) -> float:
+        """How long the network has been at the image that it has been at longest; 0 if at none."""
+        return self._engine.seconds_in_inference if self._engine else 0.0
+
     def extract(
         self,
         read: Callable[[str], bytes],
