@@ -9,14 +9,14 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offshelf.errors import InvalidInput
+from offshelf.errors import InvalidInput, OffshelfError
 from offshelf.extraction.registry import EXTRACTORS
 from offshelf.rpc.auth import read_token
 from offshelf.services.orchestrator.budget import CoreBudget
 from offshelf.services.orchestrator.catalog import ExtractorCatalog
 from offshelf.services.orchestrator.dispatch import Dispatcher
 from offshelf.services.orchestrator.execution import Execution
-from offshelf.services.orchestrator.journal import Journal, Workbench
+from offshelf.services.orchestrator.journal import Workbench
 from offshelf.services.orchestrator.local_fleet import LocalFleet
 from offshelf.services.orchestrator.orchestration import Orchestrator
 from offshelf.services.orchestrator.peers import GrpcPeers
@@ -30,13 +30,15 @@ from offshelf.v1.orchestrator_pb2_grpc import add_OrchestratorServiceServicer_to
 if TYPE_CHECKING:
     import grpc.aio
 
-    from offshelf.services.orchestrator.status import RunStatus
     from offshelf.settings import Settings
 
 _log = logging.getLogger(__name__)
 
 _CLIENT_POLL_SECONDS = 0.5
 """How often an orchestrator that was started by a client looks whether any client is left."""
+
+_CLIENT_POLL_FAILURES = 20
+"""So many looks in a row that fail (the folder of the locks is gone): no client can hold a lease any more."""
 
 
 class OrchestratorService:
@@ -49,13 +51,10 @@ class OrchestratorService:
     name = "offshelf.v1.OrchestratorService"
 
     def __init__(self, settings: Settings, ownership: StoreOwnership) -> None:
-        root = Path(settings.store)
         store = open_store(settings.store)
         token_file = ownership.token_file
         self._settings = settings
         self._ownership = ownership
-        self._root = root
-        self._peers = GrpcPeers(read_token(token_file))
         self._fleet = LocalFleet(
             environment=_children_environment(settings, token_file),
             logs=ownership.logs,
@@ -63,15 +62,14 @@ class OrchestratorService:
             grace=settings.drain_seconds,
         )
         catalog = ExtractorCatalog(store, settings.weights, settings.fetch, EXTRACTORS)
-        self._log = RunLog(store, ownership.epoch)
         self._store = store
-        self._bench = Workbench(
+        bench = Workbench(
             store=store,
             catalog=catalog,
             fleet=self._fleet,
             dispatcher=Dispatcher(
                 fleet=self._fleet,
-                peers=self._peers,
+                peers=GrpcPeers(read_token(token_file)),
                 budget=CoreBudget(settings.cores),
                 store=store,
                 cores=settings.cores,
@@ -82,9 +80,9 @@ class OrchestratorService:
         )
         self._orchestrator = Orchestrator(
             store=store,
-            log=self._log,
+            log=RunLog(store, ownership.epoch),
             catalog=catalog,
-            execute=self._execution,
+            execute=lambda journal: Execution(bench, journal),
             roots=settings.data_roots,
             take_up=settings.embedded != "attached",
         )
@@ -112,7 +110,8 @@ class OrchestratorService:
             self._watching = asyncio.create_task(self._end_with_last_client())
 
     async def drain(self) -> None:
-        """Stop all runs, in such a way that they can be taken up."""
+        """Let no further client find this server, and stop all runs in such a way that they can be taken up."""
+        await asyncio.to_thread(self._ownership.withdraw)
         await self._orchestrator.drain()
 
     async def close(self) -> None:
@@ -121,21 +120,22 @@ class OrchestratorService:
             self._watching.cancel()
         await self._door.close()
         await self._fleet.close()
-        await self._peers.close()
         self._ownership.release()
 
-    def _execution(self, status: RunStatus) -> Execution:
-        return Execution(self._bench, Journal(status, self._log))
-
     async def _end_with_last_client(self) -> None:
-        while True:
+        claim, failures = None, 0
+        while claim is None and failures < _CLIENT_POLL_FAILURES:
             await asyncio.sleep(_CLIENT_POLL_SECONDS)
-            claim = await asyncio.to_thread(claim_no_clients, self._root)
-            if claim is not None:
-                # The claim is kept: a client that comes now waits until this process is gone, then starts its own.
-                _log.info("no client is left")
-                os.kill(os.getpid(), signal.SIGTERM)
-                await asyncio.Event().wait()
+            try:
+                claim = await asyncio.to_thread(claim_no_clients, self._ownership.root)
+                failures = 0
+            except OffshelfError as error:
+                _log.warning("cannot look for clients", extra={"reason": error.message})
+                failures += 1
+        _log.info("no client is left")
+        os.kill(os.getpid(), signal.SIGTERM)
+        # The claim is kept: a client that comes now waits until this process is gone, then starts its own.
+        await asyncio.Event().wait()
 
 
 def _children_environment(settings: Settings, token_file: Path) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,10 +36,11 @@ class CoreBudget:
             try:
                 await turn
             except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
+                if not turn.cancelled():
                     self._give_back(wanted)
                 else:
-                    self._waiting.remove((wanted, turn))
+                    with suppress(ValueError):  # somebody who gave cores back may have passed over it
+                        self._waiting.remove((wanted, turn))
                     self._give_back(0)
                 raise
         else:
@@ -53,5 +54,6 @@ class CoreBudget:
         self._free += cores
         while self._waiting and self._waiting[0][0] <= self._free:
             wanted, turn = self._waiting.popleft()
-            self._free -= wanted
-            turn.set_result(None)
+            if not turn.done():  # else its waiter is cancelled and has not run yet
+                self._free -= wanted
+                turn.set_result(None)

@@ -23,5 +23,17 @@ async def all_of(work: Iterable[Coroutine[None, None, T]]) -> list[T]:
     except BaseException:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await outlast(tasks)
         raise
+
+
+async def outlast(tasks: Iterable[asyncio.Future[T]]) -> None:
+    """Wait until all have ended, whatever their outcome; a cancellation that comes meanwhile is raised afterwards."""
+    tasks, cancelled = list(tasks), False
+    while pending := [task for task in tasks if not task.done()]:
+        try:
+            await asyncio.wait(pending)
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError

@@ -8,13 +8,13 @@ import random
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from offshelf.errors import OffshelfError, Unavailable
-from offshelf.services.orchestrator.fleet import Role
+from offshelf.errors import DataLoss, OffshelfError, Unavailable
+from offshelf.services.orchestrator.fleet import Role, RoleUnavailable
 from offshelf.services.orchestrator.units import ExtractionOutcome
-from offshelf.store import keys
+from offshelf.store import StoreUnavailable, keys
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
     from offshelf.services.orchestrator.budget import CoreBudget
     from offshelf.services.orchestrator.fleet import Fleet
@@ -36,6 +36,9 @@ T = TypeVar("T")
 ATTEMPTS = 2
 """Replicas that a unit may cost before it is cut in two."""
 
+DEADLY_IN_A_ROW = 3
+"""So many images that each cost every replica, and none that did not: that is the extractor, not the images."""
+
 _BACK_OFF_SECONDS = 0.2
 
 TRAINER = Role("trainer")
@@ -55,7 +58,7 @@ class Peers(Protocol):
         """Have one unit extracted."""
         ...
 
-    def cross_validate(self, address: str, unit: ScoringUnit) -> AsyncIterator[FoldResult]:
+    def cross_validate(self, address: str, unit: ScoringUnit) -> AsyncGenerator[FoldResult, None]:
         """Have classifiers evaluated on one fold."""
         ...
 
@@ -107,6 +110,7 @@ class Dispatcher:
         except UnitLost:
             halves = unit.halves()
             if not halves:
+                on_progress(len(unit.images))
                 return [ExtractionOutcome(key="", extracted=0, quarantined=0, deadly=unit.images)]
             _log.warning("unit is cut in two", extra={"unit": str(unit)})
             # What the lost attempts had counted stays counted; the halves count only beyond it.
@@ -118,7 +122,10 @@ class Dispatcher:
                 if images > old:
                     on_images(images - old)
 
-            return [outcome for half in halves for outcome in await self.extract(half, beyond)]
+            outcomes = [outcome for half in halves for outcome in await self.extract(half, beyond)]
+            if len(outcomes) >= DEADLY_IN_A_ROW and all(outcome.deadly for outcome in outcomes):
+                raise RoleUnavailable(f"{unit.extractor}: its process ends over every image.") from None
+            return outcomes
 
     async def score(
         self,
@@ -133,10 +140,12 @@ class Dispatcher:
             rest = unit.without(frozenset(done))
             if not rest.classifiers:
                 return
-            async with aclosing(self._peers.cross_validate(address, rest)) as results:  # type: ignore[type-var]
+            async with aclosing(self._peers.cross_validate(address, rest)) as results:
                 async for result in results:
                     done.add(result.classifier)
                     await on_result(result)
+            if rest.without(frozenset(done)).classifiers:
+                raise DataLoss("The trainer ended its answer early.")
 
         try:
             await self._attempt(TRAINER, 1, send, str(unit))
@@ -171,14 +180,22 @@ class Dispatcher:
             When `ATTEMPTS` replicas were lost over it while the store itself is there.
         RoleUnavailable
             When no replica can be started.
+        StoreFull, StoreDenied, StoreUnavailable
+            When the store is what is wrong.
         """
-        for attempt in range(ATTEMPTS):
+        attempt = 0
+        while attempt < ATTEMPTS:
             try:
                 async with self._fleet.pool.lease(role) as replica, self._budget.take(cores):
+                    if replica not in self._fleet.pool.ready(role):
+                        continue  # lost over another unit, while this one waited for its cores
                     return await send(replica.address)
+            except StoreUnavailable:
+                raise
             except Unavailable as error:
+                attempt += 1
                 # If it is the store that is away, more attempts would blame the unit for it.
                 await asyncio.to_thread(self._store.stat, keys.FORMAT)
                 _log.warning("replica lost", extra={"role": str(role), "unit": what, "reason": error.message})
-                await asyncio.sleep(_BACK_OFF_SECONDS * 2**attempt * (0.5 + random.random()))
+                await asyncio.sleep(_BACK_OFF_SECONDS * attempt * (0.5 + random.random()))
         raise UnitLost(f"{what}: the process that worked on it ended without an answer {ATTEMPTS} times.")

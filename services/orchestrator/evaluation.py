@@ -55,12 +55,13 @@ class Evaluation:
         self._fingerprint = bench.catalog.fingerprint(extractor)
 
     async def run(self) -> None:
-        """Have features and scores made; what cannot be had is left out of the run, with the reason."""
+        """Have features and scores made; an extractor that cannot be had is left out of the run, with the reason."""
         try:
             self.table = await self._extract()
-            await self._score(self.table)
         except RoleUnavailable as error:
             await self._journal.append(runlog.LEFT_OUT, reason=error.message)
+        else:
+            await self._score(self.table)  # without a trainer there is no run
 
     async def _extract(self) -> FeatureTable:
         bench, dataset = self._bench, self._dataset
@@ -78,20 +79,23 @@ class Evaluation:
         self._note(plan.outcomes)
         if plan.table is not None:
             return plan.table
+        made = await self._extract_missing(plan, shelf)
         table = features.FeatureTable(
             dataset=dataset.digest,
             fingerprint=self._fingerprint,
             dimension=bench.catalog.find(self.extractor).dimension,
-            segments=(*plan.segments, *await self._extract_missing(plan, shelf)),
+            segments=tuple(
+                segment for part in plan.parts for segment in ([part] if isinstance(part, str) else made[part])
+            ),
         )
         await asyncio.to_thread(features.write_table, bench.store, table)
         await self._journal.append(runlog.TABLE_WRITTEN, extractor=self.extractor, table=table.digest)
         return table
 
-    async def _extract_missing(self, plan: ExtractionPlan, shelf: SegmentShelf) -> list[str]:
-        """Have all units extracted; returns their segments in the order of the units, whichever was done first."""
+    async def _extract_missing(self, plan: ExtractionPlan, shelf: SegmentShelf) -> dict[ExtractionUnit, list[str]]:
+        """Have all units extracted; returns the segments of each."""
         if not plan.units:
-            return []
+            return {}
         if reason := await asyncio.to_thread(self._bench.catalog.availability, self.extractor):
             raise RoleUnavailable(reason)
         missing = sum(len(unit.images) for unit in plan.units)
@@ -113,7 +117,7 @@ class Evaluation:
                 made = await all_of(self._extract_unit(unit, shelf, count) for unit in plan.units)
         finally:
             self._progress.images_remaining -= missing - counted
-        return [segment for segments in made for segment in segments]
+        return dict(zip(plan.units, made, strict=True))
 
     async def _extract_unit(self, unit: ExtractionUnit, shelf: SegmentShelf, count: Callable[[int], None]) -> list[str]:
         outcomes = await self._bench.dispatcher.extract(unit, count)
@@ -172,6 +176,7 @@ class Evaluation:
             self._journal.status.touch()
 
         async def on_lost(classifier: str, reason: str) -> None:
+            progress.scores_remaining -= 1
             if board.drop(classifier):
                 reason = f"{Combination(self.extractor, classifier)} is left out: {reason}"
                 await self._journal.append(runlog.LEFT_OUT, reason=reason)

@@ -55,7 +55,7 @@ class Execution:
     async def _fail(self, reason: str) -> None:
         try:
             await self._journal.append(runlog.FAILED, error=reason)
-        except OffshelfError:
+        except Exception:  # noqa: BLE001  (watchers must hear it)
             # The store may be the very reason (full, away): whoever watches still has to hear it.
             _log.exception("the failure of a run could not be written", extra={"run_id": self._status.run_id})
             self._status.fail(reason)

@@ -14,10 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from offshelf.errors import OffshelfError
+from offshelf.store import StoreDenied, StoreFull, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
+
+STORE_ERRORS = (StoreDenied, StoreFull, StoreUnavailable)
+"""What says something about the store, and nothing about a replica or its work."""
 
 
 class RoleUnavailable(OffshelfError):
@@ -53,31 +57,33 @@ class ReplicaPool:
         self._slots = slots
         self._busy: dict[Role, dict[Replica, int]] = defaultdict(dict)
         self._refusals: dict[Role, OffshelfError] = {}
-        self._changed = asyncio.Condition()
+        self._leased: set[Replica] = set()
+        self._changed = asyncio.Event()
 
-    async def add(self, replica: Replica) -> None:
+    def add(self, replica: Replica) -> None:
         """Take a replica that has become ready."""
-        async with self._changed:
-            self._busy[replica.role][replica] = 0
-            self._refusals.pop(replica.role, None)
-            self._changed.notify_all()
+        self._busy[replica.role][replica] = 0
+        self._refusals.pop(replica.role, None)
+        self._tell()
 
-    async def remove(self, replica: Replica) -> None:
+    def remove(self, replica: Replica) -> None:
         """Forget a replica that has gone or is about to; its leases end with their calls."""
-        async with self._changed:
-            self._busy[replica.role].pop(replica, None)
-            self._changed.notify_all()
+        self._busy[replica.role].pop(replica, None)
+        self._leased.discard(replica)
+        self._tell()
 
-    async def refuse(self, role: Role, error: OffshelfError) -> None:
+    def refuse(self, role: Role, error: OffshelfError) -> None:
         """Let every lease of a role fail: no replica of it can be started."""
-        async with self._changed:
-            self._refusals[role] = error
-            self._changed.notify_all()
+        self._refusals[role] = error
+        self._tell()
 
-    async def forgive(self, role: Role) -> None:
+    def forgive(self, role: Role) -> None:
         """Undo `refuse`: somebody asks for the role anew."""
-        async with self._changed:
-            self._refusals.pop(role, None)
+        self._refusals.pop(role, None)
+
+    def was_leased(self, replica: Replica) -> bool:
+        """Whether a ready replica has ever been leased."""
+        return replica in self._leased
 
     def ready(self, role: Role) -> tuple[Replica, ...]:
         """Return the ready replicas of a role."""
@@ -91,23 +97,28 @@ class ReplicaPool:
         ------
         RoleUnavailable
             If no replica of this role can be started, with the reason.
+        StoreFull, StoreDenied, StoreUnavailable
+            If the store is the reason.
         """
-        async with self._changed:
-            while True:
-                if role in self._refusals:
-                    raise RoleUnavailable(self._refusals[role].message)
-                replica = self._least_busy(role)
-                if replica is not None:
-                    self._busy[role][replica] += 1
-                    break
-                await self._changed.wait()
+        while (replica := self._least_busy(role)) is None:
+            if refusal := self._refusals.get(role):
+                kind = type(refusal) if isinstance(refusal, STORE_ERRORS) else RoleUnavailable
+                raise kind(refusal.message)
+            await self._changed.wait()
+        self._busy[role][replica] += 1
+        self._leased.add(replica)
         try:
             yield replica
         finally:
-            async with self._changed:
-                if replica in self._busy[role]:
-                    self._busy[role][replica] -= 1
-                self._changed.notify_all()
+            # Without a pause, which a cancelled holder might not come back from.
+            if replica in self._busy[role]:
+                self._busy[role][replica] -= 1
+            self._tell()
+
+    def _tell(self) -> None:
+        """Have all that wait look again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def _least_busy(self, role: Role) -> Replica | None:
         free = [(busy, replica.name, replica) for replica, busy in self._busy[role].items() if busy < self._slots(role)]

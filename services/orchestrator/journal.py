@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from offshelf.services.orchestrator.concurrency import outlast
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -46,12 +48,12 @@ class Journal:
         async with self._writing:
             write = asyncio.ensure_future(asyncio.to_thread(self._log.append, self.status.history, kind, **data))
             try:
-                await asyncio.shield(write)
-            finally:
                 # The thread cannot be stopped: what comes after must find its event in the history.
-                await asyncio.wait([write])
-                if not write.exception():
+                await outlast([write])
+            finally:
+                if write.exception() is None:
                     self.status.apply(write.result())
+            await write
 
     def say(self, activity: str) -> None:
         """Show what is being done; this is not kept."""

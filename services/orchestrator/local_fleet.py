@@ -7,12 +7,14 @@ import json
 import logging
 import signal
 import sys
+import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from offshelf.errors import OffshelfError, Unavailable
+from offshelf.errors import Internal, OffshelfError, Unavailable
 from offshelf.services.orchestrator.fleet import Replica, ReplicaPool, Role
+from offshelf.store.durable import store_errors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -25,6 +27,9 @@ START_SECONDS = 180.0
 
 STARTS = 3
 """Starts in a row that may fail before a role is given up."""
+
+STEADY_SECONDS = 5.0
+"""A replica that nobody used and that ends sooner after it became ready counts as one that failed to start."""
 
 LINGER_SECONDS: Mapping[str, float] = {"extractor": 0.0, "trainer": 30.0, "stats": 30.0, "predictor": float("inf")}
 """How long a replica outlives its last holder: an extractor holds a whole network in memory and goes at once."""
@@ -78,8 +83,9 @@ class LocalFleet:
         if member.linger:
             member.linger.cancel()
             member.linger = None
+        # No pause from here to the keeper: of two holders that come at once, one starts it.
         if member.keeper is None or member.keeper.done():
-            await self._pool.forgive(role)
+            self._pool.forgive(role)
             member.keeper = asyncio.create_task(self._keep(role), name=f"keep {role}")
         try:
             yield
@@ -112,24 +118,27 @@ class LocalFleet:
     async def _keep(self, role: Role) -> None:
         """Start the role's process, again and again when it dies, until cancelled."""
         failures = 0
-        while True:
+        while failures < STARTS:
             try:
-                ready = await self._live_once(role)
+                was_of_use = await self._live_once(role)
             except OffshelfError as error:
                 # It said itself why it cannot start; another try would hear the same.
-                await self._pool.refuse(role, error)
+                self._pool.refuse(role, error)
                 return
-            failures = 0 if ready else failures + 1
-            if failures >= STARTS:
-                log = self._logs / f"{role}.log"
-                reason = f"{role} ended {STARTS} times before it was ready. Its log is {log}."
-                await self._pool.refuse(role, Unavailable(reason))
+            except Exception as error:  # noqa: BLE001  (whoever waits for the role would wait for ever)
+                _log.exception("replica cannot be started", extra={"role": str(role)})
+                self._pool.refuse(role, Internal(f"{role} cannot be started ({error})."))
                 return
-            _log.warning("replica ended", extra={"role": str(role), "was_ready": ready})
+            failures = 0 if was_of_use else failures + 1
+            _log.warning("replica ended", extra={"role": str(role), "was_of_use": was_of_use})
+        reason = f"{role} ended {STARTS} times before it could be used. Its log is {self._log_file(role)}."
+        self._pool.refuse(role, Unavailable(reason))
 
     async def _live_once(self, role: Role) -> bool:
-        """Run one process of the role to its end and tell whether it had become ready."""
-        with (self._logs / f"{role}.log").open("ab") as log:
+        """Run one process of the role to its end and tell whether it was of use: ready, and not just to die at once."""
+        with store_errors(str(self._logs)):
+            log = self._log_file(role).open("ab")
+        with log:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", f"offshelf.services.{role.service}"),
                 env=self._environment | {"OFFSHELF_PARENT_PIPE": "1", "OFFSHELF_EXTRACTOR": role.extractor},
@@ -143,18 +152,23 @@ class LocalFleet:
             replica = await self._await_ready(role, process)
             if replica is None:
                 return False
-            await self._pool.add(replica)
+            self._pool.add(replica)
+            began = time.monotonic()
             await process.wait()
-            return True
+            return self._pool.was_leased(replica) or time.monotonic() - began >= STEADY_SECONDS
         finally:
             if replica:
-                await asyncio.shield(self._pool.remove(replica))
+                self._pool.remove(replica)
             await asyncio.shield(self._stop(process))
+
+    def _log_file(self, role: Role) -> Path:
+        return self._logs / f"{role}.log"
 
     async def _await_ready(self, role: Role, process: asyncio.subprocess.Process) -> Replica | None:
         assert process.stdout is not None  # noqa: S101  (asked for above)
         try:
-            line = await asyncio.wait_for(process.stdout.readline(), START_SECONDS)
+            async with asyncio.timeout(START_SECONDS):
+                line = await process.stdout.readline()
         except TimeoutError:
             raise Unavailable(f"{role} was not ready after {START_SECONDS:.0f} s.") from None
         if not line:
@@ -170,7 +184,8 @@ class LocalFleet:
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(process.wait(), self._grace)
+            async with asyncio.timeout(self._grace):
+                await process.wait()
         except TimeoutError:
             with suppress(ProcessLookupError):
                 process.kill()

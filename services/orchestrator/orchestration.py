@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ulid import ULID
 
 from offshelf import datasets
-from offshelf.errors import Conflict, NotFound, Unavailable
+from offshelf.errors import Conflict, DataLoss, NotFound, Unavailable
 from offshelf.services.orchestrator import runlog
+from offshelf.services.orchestrator.journal import Journal
 from offshelf.services.orchestrator.specification import RunSpec, make_spec
 from offshelf.services.orchestrator.status import RunState, RunStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
     from pathlib import Path
 
     from offshelf.services.orchestrator.catalog import ExtractorCatalog
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from offshelf.store import ObjectStore
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 SIGN_OF_LIFE_SECONDS = 2.0
 """How often a watcher hears of a run that does not change."""
@@ -39,7 +43,7 @@ class Orchestrator:
     Parameters
     ----------
     execute
-        Makes the execution of a run.
+        Makes the execution of a run from its journal.
     roots
         Folders that datasets may lie in; None for any.
     take_up
@@ -53,7 +57,7 @@ class Orchestrator:
         store: ObjectStore,
         log: RunLog,
         catalog: ExtractorCatalog,
-        execute: Callable[[RunStatus], Execution],
+        execute: Callable[[Journal], Execution],
         roots: tuple[Path, ...] | None,
         take_up: bool,
     ) -> None:
@@ -63,11 +67,14 @@ class Orchestrator:
         self._execute = execute
         self._roots = roots
         self._take_up = take_up
-        self._statuses: dict[str, RunStatus] = {}
+        self._journals: dict[str, Journal] = {}
+        """Of every run that has not ended, or has ended since `start`."""
         self._requests: dict[str, str] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ids: list[str] = []
-        self._creating = asyncio.Lock()
+        """Of all runs, newest first."""
+        self._changing = asyncio.Lock()
+        self._changes: set[asyncio.Task[Any]] = set()
         self._draining = False
 
     @property
@@ -77,13 +84,22 @@ class Orchestrator:
 
     async def start(self) -> None:
         """Learn of the runs in the store, and take up the unfinished ones if asked to."""
-        self._ids = await asyncio.to_thread(self._log.run_ids)
-        for run_id in self._ids:
-            status = await self._load(run_id)
-            if status is not None and not status.state.ended:
-                self._statuses[run_id] = status
+        for run_id in await asyncio.to_thread(self._log.begin):
+            try:
+                status = await self._load(run_id)
+            except DataLoss as error:
+                # One damaged run must not keep the server from all others.
+                _log.error("run cannot be read", extra={"run_id": run_id, "reason": error.message})
+                self._ids.append(run_id)
+                continue
+            if status is None:
+                continue
+            self._ids.append(run_id)
+            self._requests[status.request_id] = run_id
+            if not status.state.ended:
+                journal = self._journals[run_id] = Journal(status, self._log)
                 if self._take_up:
-                    await self._resume(status)
+                    await self._resume(journal)
                 else:
                     status.interrupt()
 
@@ -99,7 +115,7 @@ class Orchestrator:
         seed: int,
         choice: Combination | None,
     ) -> tuple[RunStatus, bool]:
-        """Check what is asked for and start it; returns the run, and whether it is an unfinished one taken up.
+        """Check what is asked for and start it; returns the run, and whether it is one that was there.
 
         Raises
         ------
@@ -107,9 +123,9 @@ class Orchestrator:
             If something in it cannot be used.
         PermissionDenied
             If the dataset lies outside the data roots.
+        Unavailable
+            If this orchestrator drains.
         """
-        if self._draining:
-            raise Unavailable("This server is stopping.")
         spec = make_spec(
             source=await asyncio.to_thread(datasets.source_uri, dataset, roots=self._roots),
             extractors=extractors,
@@ -121,29 +137,21 @@ class Orchestrator:
             catalog=self._catalog,
         )
         await asyncio.to_thread(self._check_dataset, spec)
-        async with self._creating:
-            if run_id := self._requests.get(request_id):
-                return await self.get(run_id), True
-            status = self._unfinished(spec)
-            if status is not None:
-                self._requests[request_id] = status.run_id
-                if status.run_id not in self._tasks:
-                    await self._resume(status)
-                return status, True
-            run_id = str(ULID())
-            history = await asyncio.to_thread(self._log.create, run_id, spec.to_json(), request_id=request_id)
-            status = RunStatus(spec, history)
-            self._ids.insert(0, run_id)
-            self._statuses[run_id] = status
-            self._requests[request_id] = run_id
-            self._start(status)
-            return status, False
+        return await self._change(self._create(request_id, spec))
 
     async def get(self, run_id: str) -> RunStatus:
-        """Find a run. Raises `NotFound`."""
-        status = self._statuses.get(run_id)
-        if status is None and run_id in self._ids:
-            status = await self._load(run_id)
+        """Find a run.
+
+        Raises
+        ------
+        NotFound
+            If there is none of this id.
+        DataLoss
+            If it cannot be read.
+        """
+        if run_id in self._journals:
+            return self._journals[run_id].status
+        status = await self._load(run_id) if run_id in self._ids else None
         if status is None:
             raise NotFound(f"There is no run {run_id!r}. `offshelf runs` lists all.")
         return status
@@ -158,19 +166,26 @@ class Orchestrator:
         """
         status = await self.get(run_id)
         while True:
+            seen = status.version
             at_rest = status.state.ended or (status.state is RunState.INTERRUPTED and run_id not in self._tasks)
             yield status
             if at_rest:
                 return
             if self._draining:
                 raise Unavailable("This server is stopping; the run goes on when it is back.")
-            await status.wait_for_change(SIGN_OF_LIFE_SECONDS)
+            await status.wait_for_change(seen, SIGN_OF_LIFE_SECONDS)
             await asyncio.sleep(LEAST_PAUSE_SECONDS)
 
     async def list(self, *, limit: int, before: str) -> tuple[list[RunStatus], str]:
-        """Return runs, newest first, and from where to go on; `before` is what the last call returned, or empty."""
+        """Return runs, newest first, and from where to go on; `before` is what the last call returned, or empty.
+
+        A run that cannot be read is left out; `get` says why.
+        """
         ids = [run_id for run_id in self._ids if not before or run_id < before]
-        found = [await self.get(run_id) for run_id in ids[:limit]]
+        found = []
+        for run_id in ids[:limit]:
+            with suppress(DataLoss):
+                found.append(await self.get(run_id))
         return found, ids[limit - 1] if len(ids) > limit else ""
 
     async def cancel(self, run_id: str) -> RunStatus:
@@ -181,15 +196,7 @@ class Orchestrator:
         Conflict
             If the run has ended otherwise.
         """
-        status = await self.get(run_id)
-        if status.state is RunState.CANCELLED:
-            return status
-        if status.state.ended:
-            raise Conflict(f"Run {run_id} has {status.state} already.")
-        await self._stop(run_id)
-        if not status.state.ended:  # it may have ended by itself meanwhile
-            await self._append(status, runlog.CANCELLED)
-        return status
+        return await self._change(self._cancel(run_id))
 
     async def artifact(self, run_id: str, name: str) -> str:
         """Return the key of an artefact of a finished run. Raises `NotFound`."""
@@ -203,45 +210,97 @@ class Orchestrator:
     async def drain(self) -> None:
         """Stop all runs so that the next orchestrator can take them up."""
         self._draining = True
-        for run_id in list(self._tasks):
-            status = self._statuses[run_id]
-            await self._stop(run_id)
-            if not status.state.ended:
-                await self._append(status, runlog.INTERRUPTED)
-        for status in self._statuses.values():
-            status.touch()
+        async with self._changing:  # a run that is being created is stopped too
+            running = list(self._tasks)
+            stopped = await asyncio.gather(
+                *(self._stop(run_id, runlog.INTERRUPTED) for run_id in running), return_exceptions=True
+            )
+        for run_id, outcome in zip(running, stopped, strict=True):
+            if isinstance(outcome, Exception):
+                _log.error("the end of a run could not be written", extra={"run_id": run_id}, exc_info=outcome)
+        for journal in self._journals.values():
+            journal.status.touch()
+
+    async def _change(self, change: Coroutine[Any, Any, T]) -> T:
+        """Carry out a change of the runs: one at a time, and to its end, also if its caller leaves meanwhile."""
+
+        async def alone() -> T:
+            async with self._changing:
+                return await change
+
+        task = asyncio.create_task(alone())
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
+
+    async def _create(self, request_id: str, spec: RunSpec) -> tuple[RunStatus, bool]:
+        if self._draining:
+            raise Unavailable("This server is stopping.")
+        run_id = self._requests.get(request_id) or self._unfinished(spec)
+        if run_id:
+            status = await self.get(run_id)
+            if not status.history.ended and run_id not in self._tasks:
+                await self._resume(self._journals[run_id])
+            self._requests[request_id] = run_id
+            return status, True
+        run_id = str(ULID())
+        history = await asyncio.to_thread(self._log.create, run_id, spec.to_json(), request_id=request_id)
+        journal = self._journals[run_id] = Journal(RunStatus(spec, history), self._log)
+        self._requests[request_id] = run_id
+        self._ids.append(run_id)
+        self._ids.sort(reverse=True)  # within a millisecond, ids come in any order
+        self._start(journal)
+        return journal.status, False
+
+    async def _cancel(self, run_id: str) -> RunStatus:
+        status = await self.get(run_id)
+        if status.state is not RunState.CANCELLED:
+            if status.state.ended:
+                raise Conflict(f"Run {run_id} has {status.state} already.")
+            await self._stop(run_id, runlog.CANCELLED)
+        return status
+
+    async def _stop(self, run_id: str, kind: str) -> None:
+        """Stop the work on a run and write why, unless it ends by itself meanwhile."""
+        task = self._tasks.get(run_id)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        journal = self._journals[run_id]
+        if not journal.status.state.ended:
+            try:
+                await journal.append(kind)
+            except BaseException:
+                journal.status.interrupt()  # its watchers must hear that nobody works on it any more
+                raise
+
+    async def _resume(self, journal: Journal) -> None:
+        await journal.append(runlog.TAKEN_OVER)
+        self._start(journal)
+
+    def _start(self, journal: Journal) -> None:
+        run_id = journal.status.run_id
+        task = asyncio.create_task(self._execute(journal).run(), name=f"run {run_id}")
+        self._tasks[run_id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(run_id, None))
 
     def _check_dataset(self, spec: RunSpec) -> None:
         source = datasets.open_source(spec.source, roots=self._roots, store=self._store)
         datasets.check_classes(source.entries(), spec.folds)
 
-    def _unfinished(self, spec: RunSpec) -> RunStatus | None:
-        for status in self._statuses.values():
-            if not status.state.ended and status.spec.digest == spec.digest:
-                return status
+    def _unfinished(self, spec: RunSpec) -> str | None:
+        for run_id, journal in self._journals.items():
+            # By the log: a run that failed because the store was full, so that this could not be written, goes on.
+            if not journal.status.history.ended and journal.status.spec.digest == spec.digest:
+                return run_id
         return None
 
     async def _load(self, run_id: str) -> RunStatus | None:
         history = await asyncio.to_thread(self._log.replay, run_id)
         if not history.events:
             return None  # its creator died between the specification and the first event
-        return RunStatus(RunSpec.from_json(await asyncio.to_thread(self._log.spec, run_id)), history)
-
-    async def _append(self, status: RunStatus, kind: str) -> None:
-        status.apply(await asyncio.to_thread(self._log.append, status.history, kind))
-
-    async def _resume(self, status: RunStatus) -> None:
-        await self._append(status, runlog.TAKEN_OVER)
-        self._start(status)
-
-    def _start(self, status: RunStatus) -> None:
-        run_id = status.run_id
-        task = asyncio.create_task(self._execute(status).run(), name=f"run {run_id}")
-        self._tasks[run_id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(run_id, None))
-
-    async def _stop(self, run_id: str) -> None:
-        task = self._tasks.get(run_id)
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        spec = await asyncio.to_thread(self._log.spec, run_id)
+        try:
+            return RunStatus(RunSpec.from_json(spec), history)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataLoss(f"Run {run_id} in the store cannot be read ({error!r}).") from error

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from offshelf import features, scores
-from offshelf.errors import DataLoss
+from offshelf.errors import DataLoss, NotFound
 from offshelf.services.orchestrator.units import ExtractionUnit, ScoringUnit
 from offshelf.store import keys
 
@@ -32,13 +33,17 @@ if TYPE_CHECKING:
 class ExtractionPlan:
     """What of one extractor's feature table is there, and what is to be done."""
 
-    segments: tuple[str, ...]
-    """Segments to reuse, in the order in which the table will list them."""
+    parts: tuple[str | ExtractionUnit, ...]
+    """Segments to reuse and units to do, in the order in which the table will list what they are or become."""
     outcomes: Mapping[str, ImageOutcome]
     """What those segments say of each wanted image, by its digest."""
-    units: tuple[ExtractionUnit, ...]
     table: FeatureTable | None = None
     """The finished table, if this very dataset has one."""
+
+    @property
+    def units(self) -> tuple[ExtractionUnit, ...]:
+        """What is to be done."""
+        return tuple(part for part in self.parts if isinstance(part, ExtractionUnit))
 
 
 class SegmentShelf:
@@ -57,16 +62,17 @@ class SegmentShelf:
         found = []
         for info in self._store.list(prefix):
             digest = info.key.removeprefix(prefix).removesuffix(".json")
-            with suppress(DataLoss):  # a damaged manifest counts as never written
+            with suppress(DataLoss, NotFound):  # a damaged manifest counts as never written
                 found.append(features.read_table(self._store, self._fingerprint, digest))
         return [table for table in found if self._keys.issuperset(table.segments)]
 
     def outcomes(self, segment: str) -> Mapping[str, ImageOutcome]:
         """What a segment says of its images; only those that need not be tried again. A damaged one says nothing."""
         if segment not in self._outcomes:
-            self._outcomes[segment] = {}
-            with suppress(DataLoss):
+            try:
                 self._outcomes[segment] = features.images_in(self._store, segment, max_pixels=self._max_pixels)
+            except DataLoss:
+                return {}  # and looked at again when it is asked for again: it may have been made anew
         return self._outcomes[segment]
 
     def made_for(self, unit: ExtractionUnit) -> str | None:
@@ -101,11 +107,11 @@ def plan_extraction(
             chosen = _Reuse(shelf, wanted)
             chosen.add(table.segments)
             if not chosen.missing:
-                return ExtractionPlan(table.segments, chosen.outcomes, (), table)
+                return ExtractionPlan(table.segments, chosen.outcomes, table)
     chosen = _Reuse(shelf, wanted)
     chosen.add(segment for table in tables for segment in table.segments)
-    units = cut_extraction(
-        chosen.missing,
+    cut = partial(
+        cut_extraction,
         cost_seconds=spec.cost_seconds,
         unit_seconds=unit_seconds,
         extractor=spec.name,
@@ -113,14 +119,15 @@ def plan_extraction(
         dataset=dataset.digest,
         source=source,
     )
-    made = {unit: shelf.made_for(unit) for unit in units}
-    chosen.add(segment for segment in made.values() if segment)
-    # A segment of the same name may lack images that could not be read at the time: those are cut anew.
-    rest = tuple(unit for unit in units if not made[unit])
-    lacking = sorted(set(chosen.missing) - {digest for unit in rest for digest in unit.images})
-    if lacking:
-        rest += (ExtractionUnit(spec.name, fingerprint, dataset.digest, source, tuple(lacking)),)
-    return ExtractionPlan(tuple(chosen.segments), chosen.outcomes, rest)
+    parts: list[str | ExtractionUnit] = list(chosen.segments)
+    lacking: list[str] = []
+    for unit in cut(chosen.missing):
+        made = shelf.made_for(unit)
+        # In its unit's place: a table must not tell whether the work on it was interrupted.
+        parts += chosen.add([made]) if made else [unit]
+        # A segment of the same name may lack images that could not be read at the time: those are cut anew.
+        lacking += [digest for digest in unit.images if made and digest not in chosen.outcomes]
+    return ExtractionPlan((*parts, *cut(lacking)), chosen.outcomes)
 
 
 class _Reuse:
@@ -136,18 +143,22 @@ class _Reuse:
     def missing(self) -> list[str]:
         return [digest for digest in self._wanted if digest not in self.outcomes]
 
-    def add(self, segments: Iterable[str]) -> None:
+    def add(self, segments: Iterable[str]) -> list[str]:
+        """Pick the segments that hold something new; returns those."""
+        picked = []
         for segment in segments:
             if len(self.outcomes) == len(self._wanted):
-                return
+                break
             new = {
                 digest: outcome
                 for digest, outcome in self._shelf.outcomes(segment).items()
                 if digest in self._wanted and digest not in self.outcomes
             }
             if new:
-                self.segments.append(segment)
+                picked.append(segment)
                 self.outcomes.update(new)
+        self.segments += picked
+        return picked
 
 
 def cut_extraction(

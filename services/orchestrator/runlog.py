@@ -9,6 +9,7 @@ store, is ignored; no conditional write is needed, which small S3 servers would 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ CANCELLED = "cancelled"
 
 ENDINGS = frozenset({SUCCEEDED, FAILED, CANCELLED})
 """Nothing follows these."""
+
+_EVENT_KEY = re.compile(r"/events/(\d+)-\d+\.json\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +111,28 @@ class History:
 
 
 class RunLog:
-    """Writes and replays events. Exactly one process may write; its epoch is larger than every one before."""
+    """Writes and replays events. Exactly one process may write; its epoch is larger than every one before.
+
+    Parameters
+    ----------
+    epoch
+        As far as its owner can count; `begin` makes sure.
+    """
 
     def __init__(self, store: ObjectStore, epoch: int) -> None:
         self._store = store
         self._epoch = epoch
 
-    def run_ids(self) -> list[str]:
-        """Return the ids of all runs, newest first."""
-        listed = self._store.list(keys.RUNS)
-        return sorted({info.key.removeprefix(keys.RUNS).split("/")[0] for info in listed}, reverse=True)
+    def begin(self) -> list[str]:
+        """Begin this epoch; returns the ids of all runs, newest first.
+
+        The epoch is raised above every one that has written here. Whoever counts epochs may have lost count (a deleted
+        ``.embedded``), and no event may take the place of another.
+        """
+        listed = [info.key for info in self._store.list(keys.RUNS)]
+        epochs = [int(found[1]) for key in listed if (found := _EVENT_KEY.search(key))]
+        self._epoch = max([self._epoch, *(epoch + 1 for epoch in epochs)])
+        return sorted({key.removeprefix(keys.RUNS).split("/")[0] for key in listed}, reverse=True)
 
     def create(self, run_id: str, spec: dict[str, Any], **data: Any) -> History:
         """Begin the history of a new run."""
@@ -127,8 +142,11 @@ class RunLog:
         return history
 
     def spec(self, run_id: str) -> dict[str, Any]:
-        """Read a run's specification. Raises `NotFound`."""
-        spec: dict[str, Any] = json.loads(self._store.get(keys.run_spec(run_id)))
+        """Read a run's specification. Raises `NotFound`, or `DataLoss` if it is none."""
+        try:
+            spec: dict[str, Any] = json.loads(self._store.get(keys.run_spec(run_id)))
+        except ValueError as error:
+            raise DataLoss(f"The specification of run {run_id} in the store cannot be read ({error}).") from error
         return spec
 
     def append(self, history: History, kind: str, **data: Any) -> Event:
@@ -140,11 +158,6 @@ class RunLog:
         self._store.put(keys.run_event(history.run_id, position.epoch, position.sequence), event.to_bytes())
         history.events.append(event)
         return event
-
-    def take_over(self, history: History) -> None:
-        """Begin this epoch in a run of an older one."""
-        if history.last.position.epoch != self._epoch:
-            self.append(history, TAKEN_OVER)
 
     def replay(self, run_id: str) -> History:
         """Read the valid events of a run: those on the chain that ends in the newest epoch."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -193,6 +194,7 @@ class RunStatus:
         self.error = ""
         self.left_out: list[str] = []
         self.result: RunResult | None = None
+        self.version = 0
         self._changed = asyncio.Event()
         for event in history.events:
             self.apply(event)
@@ -201,6 +203,11 @@ class RunStatus:
     def run_id(self) -> str:
         """The run's ULID."""
         return self.history.run_id
+
+    @property
+    def request_id(self) -> str:
+        """What the request that created the run called itself."""
+        return str(self.history.events[0].data.get("request_id", ""))
 
     @property
     def created_at(self) -> datetime:
@@ -213,6 +220,8 @@ class RunStatus:
         match event.kind:
             case runlog.CREATED | runlog.TAKEN_OVER:
                 self.left_out.clear()
+                self.error = ""
+                self.progress = Progress()
             case runlog.LEFT_OUT:
                 self.left_out.append(event.data["reason"])
             case runlog.FAILED:
@@ -236,13 +245,13 @@ class RunStatus:
 
     def touch(self) -> None:
         """Tell the watchers that something has changed."""
+        self.version += 1
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def wait_for_change(self, seconds: float) -> None:
-        """Return when something has changed, or after some seconds."""
-        changed = self._changed
-        try:
-            await asyncio.wait_for(changed.wait(), seconds)
-        except TimeoutError:
-            return
+    async def wait_for_change(self, seen: int, seconds: float) -> None:
+        """Return when something has changed since `version` was `seen`, or after some seconds."""
+        if self.version == seen:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait()

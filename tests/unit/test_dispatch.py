@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
-from offshelf.errors import Unavailable
+from offshelf.errors import DataLoss, Unavailable
+from offshelf.services.orchestrator import dispatch
 from offshelf.services.orchestrator.budget import CoreBudget
 from offshelf.services.orchestrator.dispatch import Dispatcher
-from offshelf.services.orchestrator.fleet import Replica, ReplicaPool, Role
+from offshelf.services.orchestrator.fleet import Replica, ReplicaPool, Role, RoleUnavailable
 from offshelf.services.orchestrator.units import ExtractionOutcome, ExtractionUnit, FoldResult, ScoringUnit
 from offshelf.store import StoreUnavailable
 from tests.unit.fakes import MemoryStore
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from offshelf.store import ObjectInfo
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_BACK_OFF_SECONDS", 0.0)
 
 
 class SteadyFleet:
@@ -30,7 +37,7 @@ class SteadyFleet:
     @asynccontextmanager
     async def hold(self, role: Role) -> AsyncIterator[None]:
         """Have one replica ready."""
-        await self.pool.add(Replica(role, "only", "127.0.0.1:1"))
+        self.pool.add(Replica(role, "only", "127.0.0.1:1"))
         yield
 
     async def close(self) -> None:
@@ -133,3 +140,84 @@ async def test_a_store_that_is_away_is_not_blamed_on_the_unit() -> None:
         with pytest.raises(StoreUnavailable):
             await dispatcher(peers, fleet, AwayStore()).extract(extraction("a", "b"), lambda _: None)
     assert len(peers.sent) == 1
+
+
+async def test_an_extractor_that_dies_over_every_image_is_blamed_itself() -> None:
+    """A broken extractor is left out; it does not put all images on record as ones that crash it."""
+    images = [f"{n:02}" for n in range(64)]
+    peers, fleet = FrailPeers(deadly=set(images)), SteadyFleet()
+    async with fleet.hold(Role("extractor", "hog")):
+        with pytest.raises(RoleUnavailable, match="hog: its process ends over every image"):
+            await dispatcher(peers, fleet).extract(extraction(*images), lambda _: None)
+    assert len(peers.sent) < len(images)
+
+
+async def test_a_unit_that_waited_is_not_blamed_for_a_replica_that_another_had_killed() -> None:
+    """Only the image that kills the extractor is named, also while innocent units wait for their turn."""
+    role = Role("extractor", "hog")
+    fleet = SteadyFleet()
+    starts = 0
+
+    class Mortal(FrailPeers):
+        async def extract(
+            self, address: str, unit: ExtractionUnit, on_progress: Callable[[int], None]
+        ) -> ExtractionOutcome:
+            nonlocal starts
+            await asyncio.sleep(0)
+            if address not in {replica.address for replica in fleet.pool.ready(role)}:
+                raise Unavailable("nobody there")
+            try:
+                return await super().extract(address, unit, on_progress)
+            except Unavailable:
+                starts += 1
+                for replica in fleet.pool.ready(role):
+                    fleet.pool.remove(replica)
+                fleet.pool.add(Replica(role, str(starts), f"127.0.0.1:{starts + 1}"))
+                raise
+
+    peers = Mortal(deadly={"a"})
+    async with fleet.hold(role):
+        work = dispatcher(peers, fleet)
+        units = (extraction("a"), extraction("b"), extraction("c"))
+        outcomes = await asyncio.gather(*(work.extract(unit, lambda _: None) for unit in units))
+    assert [outcome.deadly for (outcome,) in outcomes] == [("a",), (), ()]
+    assert [unit for unit in peers.sent if unit != ("a",)] == [("b",), ("c",)]
+
+
+async def test_a_store_that_fails_over_a_result_is_not_taken_for_a_lost_trainer() -> None:
+    """A score that could not be kept ends the run with the store's reason; no classifier vanishes from the table."""
+    peers, fleet = FrailPeers(deadly=set()), SteadyFleet()
+
+    async def on_result(_: FoldResult) -> None:
+        raise StoreUnavailable("no answer")
+
+    async def on_lost(_classifier: str, _reason: str) -> None:
+        raise AssertionError
+
+    unit = ScoringUnit("d", "t", "fp", 5, 0, 0, ("RF", "SVM"), "accuracy")
+    async with fleet.hold(Role("trainer")):
+        with pytest.raises(StoreUnavailable):
+            await dispatcher(peers, fleet).score(unit, on_result, on_lost)
+    assert len(peers.sent) == 1
+
+
+async def test_a_trainer_that_ends_early_is_noticed() -> None:
+    """A classifier that gets no score is an error, never an empty place in the table."""
+
+    class Forgetful(FrailPeers):
+        async def cross_validate(self, address: str, unit: ScoringUnit) -> AsyncIterator[FoldResult]:
+            async for result in super().cross_validate(address, unit):
+                yield result
+                return
+
+    async def on_result(_: FoldResult) -> None:
+        return
+
+    async def on_lost(_classifier: str, _reason: str) -> None:
+        raise AssertionError
+
+    fleet = SteadyFleet()
+    unit = ScoringUnit("d", "t", "fp", 5, 0, 0, ("RF", "SVM"), "accuracy")
+    async with fleet.hold(Role("trainer")):
+        with pytest.raises(DataLoss, match="ended its answer early"):
+            await dispatcher(Forgetful(deadly=set()), fleet).score(unit, on_result, on_lost)

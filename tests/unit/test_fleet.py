@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 
 from offshelf.errors import Unavailable
 from offshelf.services.orchestrator.budget import CoreBudget
 from offshelf.services.orchestrator.fleet import Replica, ReplicaPool, Role, RoleUnavailable
+from offshelf.services.orchestrator.local_fleet import LocalFleet
+from offshelf.store import StoreFull
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
 TRAINER = Role("trainer")
 
@@ -25,8 +32,8 @@ async def test_a_lease_waits_for_a_replica_and_gets_the_least_busy() -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
 
-    await pool.add(replica("1"))
-    await pool.add(replica("2"))
+    pool.add(replica("1"))
+    pool.add(replica("2"))
     names = [(await waiting).name, *[(await pool.lease(TRAINER).__aenter__()).name for _ in range(3)]]
 
     assert sorted(names) == ["1", "1", "2", "2"]
@@ -36,7 +43,7 @@ async def test_a_lease_waits_for_a_replica_and_gets_the_least_busy() -> None:
 async def test_a_full_replica_gets_no_more_work_until_one_is_done() -> None:
     """A replica never has more units than it can take."""
     pool = ReplicaPool(lambda _: 1)
-    await pool.add(replica("1"))
+    pool.add(replica("1"))
     async with pool.lease(TRAINER):
         second = asyncio.ensure_future(pool.lease(TRAINER).__aenter__())
         await asyncio.sleep(0)
@@ -49,11 +56,11 @@ async def test_a_role_that_cannot_be_started_is_said_at_once() -> None:
     pool = ReplicaPool(lambda _: 1)
     waiting = asyncio.ensure_future(pool.lease(TRAINER).__aenter__())
     await asyncio.sleep(0)
-    await pool.refuse(TRAINER, Unavailable("no memory"))
+    pool.refuse(TRAINER, Unavailable("no memory"))
     with pytest.raises(RoleUnavailable, match="no memory"):
         await waiting
-    await pool.forgive(TRAINER)
-    await pool.add(replica("1"))
+    pool.forgive(TRAINER)
+    pool.add(replica("1"))
     async with pool.lease(TRAINER) as leased:
         assert leased.name == "1"
 
@@ -61,9 +68,9 @@ async def test_a_role_that_cannot_be_started_is_said_at_once() -> None:
 async def test_a_removed_replica_is_not_leased_again() -> None:
     """A replica that has died gets no work."""
     pool = ReplicaPool(lambda _: 2)
-    await pool.add(replica("1"))
+    pool.add(replica("1"))
     async with pool.lease(TRAINER) as leased:
-        await pool.remove(leased)
+        pool.remove(leased)
     assert pool.ready(TRAINER) == ()
 
 
@@ -101,3 +108,106 @@ async def test_cancelled_waiters_give_their_cores_back() -> None:
         await asyncio.gather(*waiting, return_exceptions=True)
     async with asyncio.timeout(1), budget.take(2):
         pass
+
+
+async def test_a_store_that_keeps_a_role_from_starting_is_the_reason_itself() -> None:
+    """A full store ends a run with that reason, instead of leaving out the extractor that met it first."""
+    pool = ReplicaPool(lambda _: 1)
+    pool.refuse(TRAINER, StoreFull("no space left"))
+    with pytest.raises(StoreFull, match="no space left"):
+        await pool.lease(TRAINER).__aenter__()
+
+
+async def test_cores_survive_a_run_whose_units_are_all_cancelled_at_once() -> None:
+    """Cancelling a run while units wait for their turn leaves the whole machine to the next one."""
+    budget = CoreBudget(2)
+
+    async def work() -> None:
+        async with budget.take(2):
+            await asyncio.Event().wait()
+
+    tasks = [asyncio.ensure_future(work()) for _ in range(3)]
+    await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+    async with asyncio.timeout(1), budget.take(2):
+        pass
+
+
+class ScriptedFleet(LocalFleet):
+    """A fleet that starts no process; a script says how each life of a replica goes."""
+
+    def __init__(self, logs: Path, life: Callable[[LocalFleet, Role], Awaitable[bool]]) -> None:
+        super().__init__(environment={}, logs=logs, slots=1, grace=1.0)
+        self.lives = 0
+        self._life = life
+
+    async def _live_once(self, role: Role) -> bool:
+        self.lives += 1
+        return await self._life(self, role)
+
+
+async def test_a_replica_that_cannot_even_be_launched_is_said(tmp_path: Path) -> None:
+    """A run ends with the reason when no process can be started, instead of waiting for ever."""
+
+    async def life(_fleet: LocalFleet, _role: Role) -> bool:
+        raise OSError("Too many open files")
+
+    fleet = ScriptedFleet(tmp_path, life)
+    async with asyncio.timeout(5), fleet.hold(TRAINER):
+        with pytest.raises(RoleUnavailable, match="Too many open files"):
+            await fleet.pool.lease(TRAINER).__aenter__()
+    await fleet.close()
+
+
+async def test_a_log_that_cannot_be_written_is_the_stores_fault(tmp_path: Path) -> None:
+    """A store whose folder of logs is gone is named as the reason."""
+    fleet = LocalFleet(environment={}, logs=tmp_path / "gone", slots=1, grace=1.0)
+    async with asyncio.timeout(5), fleet.hold(TRAINER):
+        with pytest.raises(Unavailable, match="cannot be used at the moment"):
+            await fleet.pool.lease(TRAINER).__aenter__()
+    await fleet.close()
+
+
+async def test_a_replica_that_dies_at_once_each_time_is_given_up(tmp_path: Path) -> None:
+    """A service that gets ready and falls over is not started again and again for ever."""
+    program = 'print(\'{"ready": true, "address": "127.0.0.1:1"}\', flush=True)'
+    launches: list[int] = []
+    real = asyncio.create_subprocess_exec
+
+    async def launch(executable: str, *_: str, **options: object) -> asyncio.subprocess.Process:
+        launches.append(1)
+        return await real(executable, "-c", program, **options)  # type: ignore[arg-type]
+
+    fleet = LocalFleet(environment={}, logs=tmp_path, slots=1, grace=1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio, "create_subprocess_exec", launch)
+        async with asyncio.timeout(20), fleet.hold(TRAINER):
+            keeper = fleet._members[TRAINER].keeper
+            assert keeper is not None
+            await keeper
+            with pytest.raises(RoleUnavailable, match="ended 3 times"):
+                await fleet.pool.lease(TRAINER).__aenter__()
+    assert len(launches) == 3
+    await fleet.close()
+
+
+async def test_holders_that_come_at_once_share_one_replica(tmp_path: Path) -> None:
+    """Two runs that need the same extractor start it once."""
+
+    async def life(fleet: LocalFleet, role: Role) -> bool:
+        fleet.pool.add(Replica(role, "1", "127.0.0.1:1"))
+        await asyncio.Event().wait()
+        return True
+
+    fleet = ScriptedFleet(tmp_path, life)
+
+    async def use() -> None:
+        async with fleet.hold(TRAINER), fleet.pool.lease(TRAINER):
+            await asyncio.sleep(0.01)
+
+    await asyncio.gather(*(use() for _ in range(3)))
+    await fleet.close()
+    assert fleet.lives == 1

@@ -70,8 +70,8 @@ def finish(
     store: MemoryStore, wanted: Dataset, made: ExtractionPlan, *, bad: frozenset[str] = frozenset()
 ) -> FeatureTable:
     """Carry a plan out."""
-    segments = [extract(store, unit.images, bad=bad) for unit in made.units]
-    table = FeatureTable(wanted.digest, FINGERPRINT, 2, (*made.segments, *segments))
+    segments = [part if isinstance(part, str) else extract(store, part.images, bad=bad) for part in made.parts]
+    table = FeatureTable(wanted.digest, FINGERPRINT, 2, tuple(segments))
     features.write_table(store, table)
     return table
 
@@ -169,3 +169,23 @@ def test_scoring_is_cut_into_one_unit_a_fold() -> None:
     assert [(unit.fold, unit.classifiers, unit.seed) for unit in made.units] == [
         (fold, ("LR", "RF"), 7) for fold in range(3)
     ]
+
+
+def test_an_interrupted_run_ends_with_the_very_table_of_one_that_was_not() -> None:
+    """Whichever units were done when a run was killed, scores get the same names."""
+    wanted = dataset(20)
+    stores = [MemoryStore(), MemoryStore()]
+    units = plan(stores[0], wanted).units
+    extract(stores[0], units[2].images)
+    extract(stores[0], units[0].images)
+    tables = [finish(store, wanted, plan(store, wanted)) for store in stores]
+    assert tables[0] == tables[1]
+
+
+def test_what_an_interrupted_run_could_not_use_is_cut_into_units_too() -> None:
+    """Many damaged segments do not become one huge unit."""
+    store, wanted = MemoryStore(), dataset(20)
+    for unit in plan(store, wanted).units:
+        store.objects[extract(store, unit.images)] = b"rubbish"
+    again = plan(store, wanted)
+    assert [len(unit.images) for unit in again.units] == [4] * 5

@@ -38,7 +38,7 @@ def test_late_writes_of_an_older_orchestrator_are_ignored() -> None:
     history = old.create("R1", {})
     new = RunLog(store, epoch=2)
     taken = new.replay("R1")
-    new.take_over(taken)
+    new.append(taken, runlog.TAKEN_OVER)
 
     old.append(history, runlog.FAILED, error="late")
     new.append(taken, runlog.DATASET_READ, dataset="d", images=1)
@@ -53,7 +53,7 @@ def test_a_run_taken_over_twice_keeps_its_whole_history() -> None:
     for epoch in (2, 5):
         log = RunLog(store, epoch)
         history = log.replay("R1")
-        log.take_over(history)
+        log.append(history, runlog.TAKEN_OVER)
         log.append(history, runlog.INTERRUPTED)
 
     assert kinds(RunLog(store, epoch=6)) == [
@@ -93,4 +93,30 @@ def test_runs_are_listed_newest_first() -> None:
     for run_id in ("01A", "01C", "01B"):
         log.create(run_id, {})
 
-    assert log.run_ids() == ["01C", "01B", "01A"]
+    assert log.begin() == ["01C", "01B", "01A"]
+
+
+def test_an_epoch_that_was_lost_is_counted_on_from_the_store() -> None:
+    """Deleting a store's `.embedded` folder loses no event of an earlier run."""
+    store = MemoryStore()
+    first = RunLog(store, epoch=3)
+    history = first.create("R1", {})
+    first.append(history, runlog.DATASET_READ, dataset="d", images=1)
+
+    again = RunLog(store, epoch=1)
+    again.begin()
+    taken = again.replay("R1")
+    again.append(taken, runlog.TAKEN_OVER)
+
+    assert taken.last.position.epoch == 4
+    assert kinds(again) == [runlog.CREATED, runlog.DATASET_READ, runlog.TAKEN_OVER]
+
+
+def test_a_garbled_specification_is_said() -> None:
+    """A run whose specification was altered is reported."""
+    store = MemoryStore()
+    log = RunLog(store, epoch=1)
+    log.create("R1", {})
+    store.put(keys.run_spec("R1"), b"{")
+    with pytest.raises(DataLoss, match="cannot be read"):
+        log.spec("R1")

@@ -69,12 +69,6 @@ def segment_inputs(fingerprint: str, images: Iterable[str]) -> str:
     return digest_of({"fingerprint": fingerprint, "images": tuple(sorted(set(images)))})
 
 
-def find_segments(store: ObjectStore, fingerprint: str, images: Iterable[str]) -> tuple[str, ...]:
-    """Look up the keys of finished segments for exactly these images; usually none or one."""
-    prefix = f"{keys.segments(fingerprint)}{segment_inputs(fingerprint, images)}-"
-    return tuple(info.key for info in store.list(prefix) if _SEGMENT_KEY.fullmatch(info.key))
-
-
 def write_segment(
     store: ObjectStore,
     fingerprint: str,

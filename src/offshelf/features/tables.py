@@ -22,10 +22,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from offshelf.datasets import Dataset
+    from offshelf.features.segments import SegmentRow
     from offshelf.store.objects import ObjectStore
 
 _TABLE_VERSION = 1
-_NOT_READ = "the image was missing or had changed when its features were to be extracted"
+_NOT_READ = (
+    ImageStatus.UNREADABLE,
+    "the image was missing or had changed when its features were to be extracted",
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class FeatureTable:
     """Of the extractor."""
     dimension: int
     segments: tuple[str, ...]
-    """Keys, in the order in which they are looked through: the first that holds an image counts."""
+    """Keys, in the order in which they are looked through: the first that has an image's vector counts."""
 
     @cached_property
     def digest(self) -> str:
@@ -132,21 +136,23 @@ def load_features(store: ObjectStore, table: FeatureTable, dataset: Dataset) -> 
         wanted.setdefault(item.digest, []).append(index)
     matrix = np.empty((len(dataset.items), table.dimension), dtype=np.float32)
     usable = np.zeros(len(dataset.items), dtype=np.bool_)
-    skipped: list[SkippedItem] = []
+    # A vector counts before a failure: an image that was too large once may have been extracted under another limit.
+    lost: dict[str, SegmentRow] = {}
     for key in table.segments:
         segment = read_segment(store, key)
         if (segment.fingerprint, segment.dimension) != (table.fingerprint, table.dimension):
             raise DataLoss(f"The feature segment {key} is of another extractor than the table: run again.")
         for row in segment.rows:
-            indexes = wanted.pop(row.image, [])
             if row.vector is None:
-                skipped.extend(SkippedItem(index, row.status, row.reason) for index in indexes)
-            else:
+                lost.setdefault(row.image, row)
+            elif indexes := wanted.pop(row.image, []):
                 matrix[indexes] = row.vector
                 usable[indexes] = True
-    skipped.extend(
-        SkippedItem(index, ImageStatus.UNREADABLE, _NOT_READ) for indexes in wanted.values() for index in indexes
-    )
+    skipped = [
+        SkippedItem(index, why.status, why.reason) if (why := lost.get(image)) else SkippedItem(index, *_NOT_READ)
+        for image, indexes in wanted.items()
+        for index in indexes
+    ]
     return Features(
         X=matrix if usable.all() else matrix[usable],
         items=tuple(np.flatnonzero(usable).tolist()),

@@ -144,11 +144,15 @@ class StoreOwnership:
         with store_errors(str(self.root)), _folder(self.root) as folder:
             write_file(folder, _SERVER, (content,))
 
+    def withdraw(self) -> None:
+        """Let clients no longer find the server, which is about to stop: they wait until they can start their own."""
+        with suppress(OSError):
+            (self.root / FOLDER / _SERVER).unlink()
+
     def release(self) -> None:
         """Let the next server have the store. Does nothing the second time."""
         if self._lock.held:
-            with suppress(OSError):
-                (self.root / FOLDER / _SERVER).unlink()
+            self.withdraw()
             self._lock.release()
 
     def __enter__(self) -> Self:

@@ -1,0 +1,381 @@
+"""Runs are created, taken up, watched and cancelled, whatever the store does meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from offshelf.errors import Conflict, DataLoss, NotFound, Unavailable
+from offshelf.services.orchestrator import orchestration, runlog
+from offshelf.services.orchestrator.concurrency import all_of
+from offshelf.services.orchestrator.orchestration import Orchestrator
+from offshelf.services.orchestrator.runlog import RunLog
+from offshelf.services.orchestrator.status import RunState
+from offshelf.store import StoreFull, keys
+from tests.unit.fakes import MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from offshelf.services.orchestrator.journal import Journal
+    from offshelf.services.orchestrator.status import RunStatus
+
+
+class FragileStore(MemoryStore):
+    """A store that is full when told to, and slow to write when told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full = False
+        self.pause = 0.0
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object, late or not at all."""
+        import time
+
+        time.sleep(self.pause)
+        if self.full:
+            raise StoreFull("the store is full")
+        super().put(key, data)
+
+
+class Catalog:
+    """Knows one extractor."""
+
+    names = ("hog",)
+
+    def find(self, name: str) -> SimpleNamespace:
+        """Find anything."""
+        return SimpleNamespace(name=name)
+
+
+class ScriptedExecution:
+    """An execution that does what a test says."""
+
+    def __init__(self, journal: Journal, work: Callable[[Journal], Awaitable[None]]) -> None:
+        self._journal = journal
+        self._work = work
+
+    async def run(self) -> None:
+        """Do it."""
+        await self._work(self._journal)
+
+
+async def for_ever(journal: Journal) -> None:
+    """Work that does not end."""
+    await journal.append(runlog.DATASET_READ, dataset="d", images=2)
+    await asyncio.Event().wait()
+
+
+def orchestrator(
+    store: MemoryStore,
+    *,
+    epoch: int = 1,
+    take_up: bool = False,
+    work: Callable[[Journal], Awaitable[None]] = for_ever,
+) -> Orchestrator:
+    """Make an orchestrator over fakes."""
+    return Orchestrator(
+        store=store,
+        log=RunLog(store, epoch),
+        catalog=Catalog(),  # type: ignore[arg-type]
+        execute=lambda journal: ScriptedExecution(journal, work),  # type: ignore[arg-type, return-value]
+        roots=None,
+        take_up=take_up,
+    )
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> str:
+    """A folder with two classes of two images each, by name."""
+    for label in ("cat", "dog"):
+        (tmp_path / label).mkdir()
+        for number in range(2):
+            (tmp_path / label / f"{number}.png").write_bytes(b"")
+    return str(tmp_path)
+
+
+async def create(runs: Orchestrator, dataset: str, *, request: str = "r1", seed: int = 0) -> tuple[RunStatus, bool]:
+    """Ask for a run."""
+    wanted: dict[str, Any] = {"extractors": [], "classifiers": ["LR"], "measure": "", "choice": None}
+    return await runs.create(request_id=request, dataset=dataset, folds=2, seed=seed, **wanted)
+
+
+async def kill(runs: Orchestrator) -> None:
+    """End all work without a word in the log, as kill -9 does."""
+    for task in list(runs._tasks.values()):
+        task.cancel()
+    await asyncio.sleep(0.05)
+
+
+def kinds(store: MemoryStore, run_id: str) -> list[str]:
+    """What the log says of a run."""
+    return [event.kind for event in RunLog(store, epoch=99).replay(run_id).events]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something to come true."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110  (of whatever kind)
+            await asyncio.sleep(0.005)
+
+
+async def test_the_same_wish_is_one_run(pets: str) -> None:
+    """Asking twice, or repeating a request, starts nothing twice."""
+    store = MemoryStore()
+    runs = orchestrator(store)
+    first, resumed = await create(runs, pets)
+    assert not resumed
+    for request in ("r1", "r2"):
+        again, resumed = await create(runs, pets, request=request)
+        assert resumed
+        assert again is first
+    await runs.drain()
+
+
+async def test_a_repeated_request_is_known_after_a_restart(pets: str) -> None:
+    """A client that repeats its request to a server started anew gets its run, also if that has ended."""
+    store = MemoryStore()
+    runs = orchestrator(store)
+    first, _ = await create(runs, pets)
+    await runs.cancel(first.run_id)
+
+    later = orchestrator(store, epoch=2)
+    await later.start()
+    again, resumed = await create(later, pets)
+    assert resumed
+    assert again.run_id == first.run_id
+    assert again.state is RunState.CANCELLED
+
+
+async def test_an_interrupted_run_is_taken_up_when_asked_for(pets: str) -> None:
+    """After a kill -9 the run shows as interrupted, and the same command goes on with it."""
+    store = MemoryStore()
+    runs = orchestrator(store)
+    first, _ = await create(runs, pets)
+    await until(lambda: first.state is RunState.RUNNING)
+    await kill(runs)
+
+    later = orchestrator(store, epoch=2)
+    await later.start()
+    assert (await later.get(first.run_id)).state is RunState.INTERRUPTED
+    again, resumed = await create(later, pets, request="r2")
+    assert resumed
+    assert again.run_id == first.run_id
+    assert again.state in {RunState.PENDING, RunState.RUNNING}
+    await kill(later)
+    await later.cancel(again.run_id)
+    assert kinds(store, first.run_id) == [
+        *(runlog.CREATED, runlog.DATASET_READ),
+        *(runlog.TAKEN_OVER, runlog.DATASET_READ, runlog.CANCELLED),
+    ]
+
+
+async def test_a_creator_that_died_early_does_not_break_the_list(pets: str) -> None:
+    """A specification without an event is no run, and no reason not to show the others."""
+    store = MemoryStore()
+    runs = orchestrator(store)
+    first, _ = await create(runs, pets)
+    await kill(runs)
+    store.put(keys.run_spec("01ARZ3NDEKTSV4RRFFQ69G5FAV"), b"{}")
+
+    later = orchestrator(store, epoch=2)
+    await later.start()
+    found, token = await later.list(limit=10, before="")
+    assert [status.run_id for status in found] == [first.run_id]
+    assert not token
+
+
+async def test_a_damaged_run_does_not_keep_the_server_from_the_others(pets: str) -> None:
+    """One garbled event is said when its run is asked for; all else goes on."""
+    store = MemoryStore()
+    runs = orchestrator(store)
+    good, _ = await create(runs, pets)
+    bad, _ = await create(runs, pets, request="r2", seed=1)
+    await runs.drain()
+    store.put(keys.run_event(bad.run_id, 1, 0), b"{")
+
+    later = orchestrator(store, epoch=2)
+    await later.start()
+    found, _ = await later.list(limit=10, before="")
+    assert [status.run_id for status in found] == [good.run_id]
+    with pytest.raises(DataLoss, match="cannot be read"):
+        await later.get(bad.run_id)
+    with pytest.raises(NotFound):
+        await later.get("01ARZ3NDEKTSV4RRFFQ69G5FAV")
+
+
+async def test_pages_hold_every_run_once(pets: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that were created within one millisecond, with ids in any order, are all listed."""
+    ids = iter(["01B", "01A", "01D", "01C"])
+    monkeypatch.setattr(orchestration, "ULID", lambda: next(ids))
+    runs = orchestrator(MemoryStore())
+    for seed in range(4):
+        await create(runs, pets, request=str(seed), seed=seed)
+    listed: list[str] = []
+    token = ""
+    while True:
+        found, token = await runs.list(limit=1, before=token)
+        listed += [status.run_id for status in found]
+        if not token:
+            break
+    assert listed == ["01D", "01C", "01B", "01A"]
+    await runs.drain()
+
+
+async def test_a_client_that_leaves_while_its_run_is_created_leaves_a_whole_run(pets: str) -> None:
+    """The run of a request that was broken off is known, so that a repetition finds it."""
+    store = FragileStore()
+    store.pause = 0.05
+    runs = orchestrator(store)
+    asking = asyncio.create_task(create(runs, pets))
+    await until(lambda: any(key.startswith(keys.RUNS) for key in store.objects))
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    again, resumed = await create(runs, pets)
+    assert resumed
+    assert kinds(store, again.run_id)[0] == runlog.CREATED
+    assert len({key.split("/")[1] for key in store.objects if key.startswith(keys.RUNS)}) == 1
+    await runs.drain()
+
+
+async def test_a_run_created_during_the_drain_is_not_left_behind(pets: str) -> None:
+    """A stopping server starts nothing any more, and stops what was being started."""
+    store = FragileStore()
+    store.pause = 0.05
+    runs = orchestrator(store)
+    asking = asyncio.create_task(create(runs, pets))
+    await until(lambda: any(key.startswith(keys.RUNS) for key in store.objects))
+    await runs.drain()
+    status, _ = await asking
+    assert kinds(store, status.run_id)[-1] == runlog.INTERRUPTED
+    with pytest.raises(Unavailable, match="stopping"):
+        await create(runs, pets, request="r2")
+
+
+async def test_cancelling_twice_at_once_is_one_event(pets: str) -> None:
+    """Two clients that stop a run at the same moment both hear that it is cancelled."""
+    store = FragileStore()
+    runs = orchestrator(store)
+    status, _ = await create(runs, pets)
+    await until(lambda: status.state is RunState.RUNNING)
+    store.pause = 0.02
+    await asyncio.gather(runs.cancel(status.run_id), runs.cancel(status.run_id))
+    assert kinds(store, status.run_id) == [runlog.CREATED, runlog.DATASET_READ, runlog.CANCELLED]
+    with pytest.raises(NotFound):
+        await runs.artifact(status.run_id, "report.html")
+
+
+async def test_cancelling_meets_the_end(pets: str) -> None:
+    """A run that ends while it is being cancelled has ended; what its log says is what is shown."""
+    store = FragileStore()
+
+    async def fail(journal: Journal) -> None:
+        await journal.append(runlog.FAILED, error="why")
+
+    store.pause = 0.05
+    runs = orchestrator(store, work=fail)
+    status, _ = await create(runs, pets)
+    await asyncio.sleep(0.01)
+    assert (await runs.cancel(status.run_id)).state is RunState.FAILED
+    assert kinds(store, status.run_id) == [runlog.CREATED, runlog.FAILED]
+    with pytest.raises(Conflict, match="failed already"):
+        await runs.cancel(status.run_id)
+
+
+async def test_watchers_hear_of_the_end_though_the_store_is_full(pets: str) -> None:
+    """A run that is stopped while nothing can be written does not show as running for ever, and goes on later."""
+    store = FragileStore()
+    runs = orchestrator(store)
+    status, _ = await create(runs, pets)
+    await until(lambda: status.state is RunState.RUNNING)
+    store.full = True
+    with pytest.raises(StoreFull):
+        await runs.cancel(status.run_id)
+    async with asyncio.timeout(5):
+        seen = [update.state async for update in runs.watch(status.run_id)]
+    assert seen[-1] is RunState.INTERRUPTED
+
+    store.full = False
+    again, resumed = await create(runs, pets, request="r2")
+    assert resumed
+    assert again is status
+    await runs.drain()
+
+
+async def test_a_full_store_does_not_keep_a_server_from_stopping_all_its_runs(pets: str) -> None:
+    """Draining stops every run and ends every watch, whatever can be written."""
+    store = FragileStore()
+    stopped: list[str] = []
+
+    async def work(journal: Journal) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.append(journal.status.run_id)
+
+    runs = orchestrator(store, work=work)
+    statuses = [(await create(runs, pets, request=str(seed), seed=seed))[0] for seed in range(2)]
+    await asyncio.sleep(0.01)
+    store.full = True
+    await runs.drain()
+    assert sorted(stopped) == sorted(status.run_id for status in statuses)
+    async with asyncio.timeout(5):
+        for status in statuses:
+            assert [update.state async for update in runs.watch(status.run_id)] == [RunState.INTERRUPTED]
+
+
+async def test_a_failure_that_could_not_be_written_goes_on_after_the_fix(pets: str) -> None:
+    """A run that failed because the store was full is the one that the same command goes on with."""
+
+    async def fail_once(journal: Journal) -> None:
+        if runlog.TAKEN_OVER not in {event.kind for event in journal.status.history.events}:
+            journal.status.fail("the store is full")
+
+    runs = orchestrator(MemoryStore(), work=fail_once)
+    status, _ = await create(runs, pets)
+    await until(lambda: status.state is RunState.FAILED)
+    again, resumed = await create(runs, pets, request="r2")
+    assert resumed
+    assert again is status
+    assert not again.error
+    assert not again.state.ended
+
+
+async def test_a_watcher_hears_at_once_what_changed_while_it_was_being_told(pets: str) -> None:
+    """The end of a run is not kept back until the next sign of life."""
+    runs = orchestrator(MemoryStore())
+    status, _ = await create(runs, pets)
+    await until(lambda: status.state is RunState.RUNNING)
+    watch = runs.watch(status.run_id)
+    await anext(watch)
+    await runs.cancel(status.run_id)
+    async with asyncio.timeout(orchestration.SIGN_OF_LIFE_SECONDS / 2):
+        assert (await anext(watch)).state is RunState.CANCELLED
+    await watch.aclose()
+
+
+async def test_work_that_is_cancelled_twice_is_still_waited_for() -> None:
+    """Nothing of a run goes on after the run has ended, however often it was told to stop."""
+    ended: list[bool] = []
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.05)
+            ended.append(True)
+
+    async def failing() -> None:
+        raise Unavailable("gone")
+
+    work = asyncio.create_task(all_of([stubborn(), failing()]))
+    await asyncio.sleep(0.01)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert ended == [True]
