@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from offshelf.datasets import Dataset, Unread
+    from offshelf.runs import Combination
     from offshelf.services.orchestrator.evaluation import Evaluation
-    from offshelf.services.orchestrator.specification import Combination
     from offshelf.services.orchestrator.status import RunStatus
     from offshelf.services.orchestrator.units import ComparisonOutcome
     from offshelf.store import ObjectStore

@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
-from offshelf.services.orchestrator.status import CombinationScore
+from offshelf.runs import Score
 
 if TYPE_CHECKING:
+    from offshelf.runs import Combination
     from offshelf.services.orchestrator.planning import ScoringPlan
-    from offshelf.services.orchestrator.specification import Combination
     from offshelf.services.orchestrator.units import FoldResult
 
 
@@ -53,7 +53,7 @@ class ScoreBoard:
         """What names the classifier's scores."""
         return self._plan.digests[classifier]
 
-    def summary(self, combination: Combination) -> CombinationScore:
+    def summary(self, combination: Combination) -> Score:
         """Mean and standard deviation over the folds."""
         values = list(self._values[combination.classifier].values())
-        return CombinationScore(combination, statistics.fmean(values), statistics.stdev(values))
+        return Score(combination, statistics.fmean(values), statistics.stdev(values))

@@ -16,9 +16,9 @@ from offshelf.store import StoreUnavailable, keys
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
+    from offshelf.runs import Combination
     from offshelf.services.orchestrator.budget import CoreBudget
     from offshelf.services.orchestrator.fleet import Fleet
-    from offshelf.services.orchestrator.specification import Combination
     from offshelf.services.orchestrator.units import (
         ComparisonOutcome,
         ExtractionUnit,

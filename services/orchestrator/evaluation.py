@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from offshelf import features, scores
 from offshelf.features import ImageOutcome, SegmentRow
 from offshelf.images import ImageStatus
+from offshelf.runs import Combination
 from offshelf.services.orchestrator import runlog
 from offshelf.services.orchestrator.board import ScoreBoard
 from offshelf.services.orchestrator.concurrency import all_of
 from offshelf.services.orchestrator.dispatch import TRAINER
 from offshelf.services.orchestrator.fleet import Role, RoleUnavailable
 from offshelf.services.orchestrator.planning import SegmentShelf, plan_extraction, plan_scoring
-from offshelf.services.orchestrator.specification import Combination
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from offshelf import datasets, models
 from offshelf.errors import OffshelfError, RunFailed
+from offshelf.runs import Combination
 from offshelf.services.orchestrator import runlog
 from offshelf.services.orchestrator.artifacts import RunFindings, skipped_images, write_run_artifacts
 from offshelf.services.orchestrator.concurrency import all_of
 from offshelf.services.orchestrator.dispatch import STATS, TRAINER
 from offshelf.services.orchestrator.evaluation import Evaluation
-from offshelf.services.orchestrator.specification import Combination
 from offshelf.services.orchestrator.status import RunResult
 from offshelf.services.orchestrator.units import FitUnit, ReportRequest
 from offshelf.store import keys

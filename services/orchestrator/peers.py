@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from offshelf.errors import DataLoss, Unavailable
 from offshelf.rpc.channel import open_channel
-from offshelf.services.orchestrator.specification import Combination
-from offshelf.services.orchestrator.status import CombinationScore
+from offshelf.runs import Combination, Score
 from offshelf.services.orchestrator.units import (
     ComparisonOutcome,
     ExtractionOutcome,
@@ -141,7 +140,7 @@ class GrpcPeers:
                 comparison=answer.comparison,
                 verdict=answer.verdict,
                 scores=tuple(
-                    CombinationScore(
+                    Score(
                         Combination(score.combination.extractor, score.combination.classifier),
                         score.mean,
                         score.standard_deviation,

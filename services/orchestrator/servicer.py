@@ -15,8 +15,7 @@ from offshelf import measures
 from offshelf.errors import InvalidInput
 from offshelf.estimators import registry as classifiers
 from offshelf.rpc.limits import CHUNK_BYTES
-from offshelf.services.orchestrator.specification import Combination
-from offshelf.services.orchestrator.status import RunState
+from offshelf.runs import Combination, RunState
 from offshelf.v1 import orchestrator_pb2 as pb
 from offshelf.v1 import orchestrator_pb2_grpc, selection_pb2
 
@@ -25,8 +24,9 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
+    from offshelf.runs import Score
     from offshelf.services.orchestrator.orchestration import Orchestrator
-    from offshelf.services.orchestrator.status import CombinationScore, Progress, RunResult, RunStatus
+    from offshelf.services.orchestrator.status import Progress, RunResult, RunStatus
     from offshelf.store import ObjectStore
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -193,7 +193,7 @@ def _result(result: RunResult) -> pb.RunResult:
     )
 
 
-def _score(score: CombinationScore) -> selection_pb2.CombinationScore:
+def _score(score: Score) -> selection_pb2.CombinationScore:
     return selection_pb2.CombinationScore(
         combination=_combination(score.combination),
         mean=score.mean,

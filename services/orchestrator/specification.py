@@ -9,6 +9,7 @@ from offshelf import measures
 from offshelf.digests import digest_of
 from offshelf.errors import InvalidInput
 from offshelf.estimators import registry as classifiers
+from offshelf.runs import Combination
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,17 +21,6 @@ DEFAULT_MEASURE = "accuracy"
 _MOST_FOLDS = 100
 _LARGEST_SEED = 2**32 - 1
 """The largest that scikit-learn's generators take."""
-
-
-@dataclass(frozen=True, slots=True)
-class Combination:
-    """An extractor and a classifier, by name."""
-
-    extractor: str
-    classifier: str
-
-    def __str__(self) -> str:
-        return f"{self.extractor} + {self.classifier}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,32 +7,16 @@ import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from offshelf.runs import Combination, RunState, Score
 from offshelf.services.orchestrator import runlog
-from offshelf.services.orchestrator.specification import Combination, RunSpec
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from offshelf.services.orchestrator.runlog import Event, History
-
-
-class RunState(StrEnum):
-    """Where a run stands."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    INTERRUPTED = "interrupted"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing follows any more."""
-        return self in {RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED}
+    from offshelf.services.orchestrator.specification import RunSpec
 
 
 _STATE_AFTER = {
@@ -46,40 +30,12 @@ _STATE_AFTER = {
 
 
 @dataclass(frozen=True, slots=True)
-class CombinationScore:
-    """A combination and how it did; `p_value` is the Holm-adjusted one against the winner."""
-
-    combination: Combination
-    mean: float
-    standard_deviation: float
-    p_value: float = 1.0
-    different_from_best: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON."""
-        return {
-            "extractor": self.combination.extractor,
-            "classifier": self.combination.classifier,
-            "mean": self.mean,
-            "standard_deviation": self.standard_deviation,
-            "p_value": self.p_value,
-            "different_from_best": self.different_from_best,
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> CombinationScore:
-        """Rebuild what `to_json` made."""
-        combination = Combination(data["extractor"], data["classifier"])
-        return cls(combination, data["mean"], data["standard_deviation"], data["p_value"], data["different_from_best"])
-
-
-@dataclass(frozen=True, slots=True)
 class RunResult:
     """What a finished run found."""
 
     dataset: str
     classes: tuple[str, ...]
-    scores: tuple[CombinationScore, ...]
+    scores: tuple[Score, ...]
     verdict: str
     model: str
     fitted: Combination
@@ -104,7 +60,7 @@ class RunResult:
         return cls(
             dataset=data["dataset"],
             classes=tuple(data["classes"]),
-            scores=tuple(CombinationScore.from_json(score) for score in data["scores"]),
+            scores=tuple(Score.from_json(score) for score in data["scores"]),
             verdict=data["verdict"],
             model=data["model"],
             fitted=Combination(**data["fitted"]),
@@ -164,7 +120,7 @@ class Progress:
     combinations_done: int = 0
     combinations_total: int = 0
     images_skipped: int = 0
-    best: CombinationScore | None = None
+    best: Score | None = None
     images_rate: Rate = field(default_factory=Rate)
     scores_rate: Rate = field(default_factory=Rate)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from offshelf.services.orchestrator.status import CombinationScore
+    from offshelf.runs import Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class ComparisonOutcome:
     """What the comparison of all combinations says."""
 
     comparison: str
-    scores: tuple[CombinationScore, ...]
+    scores: tuple[Score, ...]
     """Best first."""
     verdict: str
 

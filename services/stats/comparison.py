@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from offshelf import measures
 from offshelf.digests import canonical_json, digest_of, is_digest
 from offshelf.errors import DataLoss, InvalidInput, NotFound
+from offshelf.runs import Combination
 from offshelf.services.stats.significance import ALPHA, corrected_resampled_t_test, holm
 from offshelf.store import keys
 
@@ -26,17 +27,6 @@ COMPARISON_VERSION = 1
 _FEWEST_FOLDS = 2
 _DECIMALS = 12
 """Means that differ less are equal but for rounding, and tied."""
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class Combination:
-    """An extractor and a classifier by their names."""
-
-    extractor: str
-    classifier: str
-
-    def __str__(self) -> str:
-        return f"{self.extractor} + {self.classifier}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from offshelf.measures import MEASURES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from offshelf.runs import Combination
     from offshelf.scores import FoldScores
-    from offshelf.services.stats.comparison import Combination, Comparison
+    from offshelf.services.stats.comparison import Comparison
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """What makes spreadsheets take a cell for a formula (OWASP, "CSV Injection")."""

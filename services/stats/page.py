@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from offshelf.estimators.registry import CLASSIFIERS
 from offshelf.extraction.registry import EXTRACTORS
 from offshelf.measures import MEASURES
+from offshelf.runs import Combination
 from offshelf.services.stats import wording
-from offshelf.services.stats.comparison import Combination
 from offshelf.services.stats.significance import ALPHA
 from offshelf.services.stats.verdict import Verdict, verdict
 

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterator
 
+    from offshelf.runs import Combination
     from offshelf.scores import FoldScores
-    from offshelf.services.stats.comparison import Combination, Comparison
+    from offshelf.services.stats.comparison import Comparison
     from offshelf.store import ObjectStore
 
 PAGE_NAME = "report.html"

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from offshelf.services.stats.comparison import Combination
+from offshelf.runs import Combination
 from offshelf.services.stats.page import SkippedImage
 from offshelf.services.stats.report import ReportRequest, import_renderer, render_report
 from offshelf.services.stats.stored import compare_scores

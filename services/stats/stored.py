@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Sequence
 
-    from offshelf.services.stats.comparison import Combination
+    from offshelf.runs import Combination
     from offshelf.store import ObjectStore
 
 

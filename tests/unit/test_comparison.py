@@ -10,9 +10,9 @@ from scipy import integrate, special
 
 from offshelf.errors import DataLoss, InvalidInput, NotFound, UnknownName
 from offshelf.measures import MEASURES
+from offshelf.runs import Combination
 from offshelf.services.stats.comparison import (
     Candidate,
-    Combination,
     Comparison,
     compare,
     read_comparison,

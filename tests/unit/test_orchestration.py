@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from offshelf.errors import Conflict, DataLoss, NotFound, Unavailable
+from offshelf.runs import RunState
 from offshelf.services.orchestrator import orchestration, runlog
 from offshelf.services.orchestrator.concurrency import all_of
 from offshelf.services.orchestrator.orchestration import Orchestrator
 from offshelf.services.orchestrator.runlog import RunLog
-from offshelf.services.orchestrator.status import RunState
 from offshelf.store import StoreFull, keys
 from tests.unit.fakes import MemoryStore
 

@@ -16,6 +16,7 @@ from offshelf.digests import digest_of
 from offshelf.errors import Unavailable
 from offshelf.features import FeatureTable, SegmentRow
 from offshelf.images import ImageStatus
+from offshelf.runs import RunState
 from offshelf.services.orchestrator import dispatch, runlog
 from offshelf.services.orchestrator.budget import CoreBudget
 from offshelf.services.orchestrator.dispatch import Dispatcher
@@ -25,7 +26,7 @@ from offshelf.services.orchestrator.fleet import Replica, ReplicaPool, Role, Rol
 from offshelf.services.orchestrator.journal import Journal, Workbench
 from offshelf.services.orchestrator.runlog import RunLog
 from offshelf.services.orchestrator.specification import RunSpec
-from offshelf.services.orchestrator.status import RunState, RunStatus
+from offshelf.services.orchestrator.status import RunStatus
 from offshelf.services.orchestrator.units import FoldResult
 from tests.unit.fakes import MemoryStore
 

@@ -15,7 +15,7 @@ from offshelf import measures, scores
 from offshelf.datasets import Dataset, Item, write_dataset
 from offshelf.digests import digest_of, digest_of_bytes
 from offshelf.errors import Cancelled, DataLoss, InvalidInput, NotFound
-from offshelf.services.stats.comparison import Combination, Comparison
+from offshelf.runs import Combination
 from offshelf.services.stats.exports import harmless
 from offshelf.services.stats.page import MOST_CLASSES_IN_MATRIX, SkippedImage
 from offshelf.services.stats.report import ReportRequest, render_report
@@ -25,6 +25,8 @@ from tests.unit.fakes import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from offshelf.services.stats.comparison import Comparison
 
 FOLDS = 3
 PLAN = scores.ValidationPlan(FOLDS, 0)

@@ -4,8 +4,9 @@ import re
 
 import pytest
 
+from offshelf.runs import Combination
 from offshelf.services.stats import wording
-from offshelf.services.stats.comparison import Combination, Comparison, RankedCombination, Spread
+from offshelf.services.stats.comparison import Comparison, RankedCombination, Spread
 from offshelf.services.stats.verdict import verdict
 
 

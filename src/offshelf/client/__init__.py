@@ -9,18 +9,16 @@ from offshelf.client.records import (
     Catalog,
     CatalogEntry,
     CatalogExtractor,
-    Combination,
     Prediction,
     Progress,
     RunResult,
     RunSpec,
-    RunState,
     RunStatus,
-    Score,
 )
 from offshelf.client.run import Run
 from offshelf.client.session import Client
 from offshelf.client.table import Table, TableRow
+from offshelf.runs import Combination, RunState, Score
 
 __all__ = [
     "Catalog",

@@ -3,64 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from offshelf.runs import Combination, RunState, Score
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
-
-
-class RunState(StrEnum):
-    """Where a run stands."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    INTERRUPTED = "interrupted"
-    """Its server stopped before it ended; the same request takes it up again."""
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def at_rest(self) -> bool:
-        """Whether nothing more happens by itself."""
-        return self not in {RunState.PENDING, RunState.RUNNING}
-
-
-@dataclass(frozen=True, slots=True)
-class Combination:
-    """An extractor and a classifier, by name."""
-
-    extractor: str
-    classifier: str
-
-    def __str__(self) -> str:
-        return f"{self.extractor} + {self.classifier}"
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """How one combination did over the folds of a run."""
-
-    combination: Combination
-    mean: float
-    """Mean of the measure over the folds, from 0 to 1 (mcc: from -1)."""
-    standard_deviation: float
-    p_value: float = 1.0
-    """Corrected resampled t-test (Nadeau and Bengio 2003) against the winner, adjusted after Holm; 1 for the winner."""
-    different_from_best: bool = False
-    """True if that test says that the combination is worse than the winner."""
-
-    @property
-    def extractor(self) -> str:
-        """Name of the extractor."""
-        return self.combination.extractor
-
-    @property
-    def classifier(self) -> str:
-        """Name of the classifier."""
-        return self.combination.classifier
 
 
 @dataclass(frozen=True, slots=True)

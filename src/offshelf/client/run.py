@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 from offshelf.client import outputs
 from offshelf.client.model import Model
-from offshelf.client.records import ModelSummary, RunState
+from offshelf.client.records import (
+    ModelSummary,
+)
 from offshelf.client.table import Table
 from offshelf.errors import Cancelled, Conflict, DeadlineExceeded, RunFailed, Unavailable
+from offshelf.runs import RunState
 
 if TYPE_CHECKING:
     import os

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from offshelf import embedded
-    from offshelf.client.records import Catalog, Combination
+    from offshelf.client.records import Catalog
+    from offshelf.runs import Combination
 
 
 class Client:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from offshelf.client.records import Combination
 from offshelf.errors import NotFound
+from offshelf.runs import Combination
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from offshelf.client.records import RunSpec, Score
+    from offshelf.client.records import (
+        RunSpec,
+    )
+    from offshelf.runs import Score
 
 BEST = "*"
 NOT_DIFFERENT = "~"

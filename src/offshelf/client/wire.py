@@ -10,15 +10,13 @@ from offshelf.client.records import (
     Catalog,
     CatalogEntry,
     CatalogExtractor,
-    Combination,
     Progress,
     RunResult,
     RunSpec,
-    RunState,
     RunStatus,
-    Score,
 )
 from offshelf.errors import InvalidInput
+from offshelf.runs import Combination, RunState, Score
 from offshelf.v1 import orchestrator_pb2, selection_pb2
 
 if TYPE_CHECKING:
