@@ -128,6 +128,7 @@ class Evaluation:
             self._note(await asyncio.to_thread(shelf.outcomes, segment))
         for outcome in outcomes:
             self.unread.update({image.image: image.reason for image in outcome.unread})
+            self._progress.images_extracted -= len(outcome.unread)  # dealt with, but there was nothing to extract
         return segments
 
     def _put_on_record(self, images: list[str]) -> str:

@@ -99,6 +99,8 @@ class Execution:
             progress.images_scanned, progress.images_total = done, total
 
         dataset, unread = await asyncio.to_thread(datasets.scan, source, on_progress=on_progress, stop=self._stop)
+        if source.ignored:
+            await self._journal.append(runlog.LEFT_OUT, reason=_ignored(source.ignored))
         datasets.check_classes(dataset.items, folds=2)  # what could be read may be less than what was listed
         await asyncio.to_thread(datasets.write_dataset, store, dataset)
         await self._journal.append(runlog.DATASET_READ, dataset=dataset.digest, images=len(dataset.items))
@@ -131,6 +133,8 @@ class Execution:
     ) -> RunResult:
         evaluated = {name: one for name, one in self._evaluations.items() if one.table is not None}
         skipped = skipped_images(dataset, unread, evaluated)
+        # Until now this counted contents; what was not used are files, and several may have the same content.
+        self._status.progress.images_skipped = len({image.path for image in skipped})
         rendered = await self._bench.dispatcher.render_report(
             ReportRequest(
                 comparison=comparison.comparison,
@@ -162,3 +166,12 @@ class Execution:
                 "model/model.skops": keys.model(model),
             },
         )
+
+
+def _ignored(files: int) -> str:
+    known = "jpg, png, tif, bmp, gif, webp, pnm"
+    if files == 1:
+        return f"One file of the dataset was not looked at, since it is no image by its name or place ({known})."
+    return (
+        f"{files} files of the dataset were not looked at, since they are no images by their names or places ({known})."
+    )

@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 from offshelf.errors import Internal, InvalidInput, NotFound, OffshelfError, Unavailable
 from offshelf.rpc.auth import read_token
 from offshelf.store import open_store
+from offshelf.store.durable import store_errors
 from offshelf.store.ownership import FOLDER, ClientLease, StoreInUse, clients_present, is_owned, read_server
 
 if TYPE_CHECKING:
@@ -208,7 +209,8 @@ def store_root(store: str) -> Path:
     """
     if "://" in store:
         raise InvalidInput(f"An embedded server needs a store in a directory, not {store.partition('?')[0]}.")
-    return Path(os.path.abspath(Path(store).expanduser()))  # noqa: PTH100  resolve() would hide what the user wrote
+    # resolve() would hide what the user wrote, and pathlib fails at a "~" of nobody's.
+    return Path(os.path.abspath(os.path.expanduser(store)))  # noqa: PTH100, PTH111
 
 
 def server_environment(root: Path, *, stay: str, port: int = 0) -> dict[str, str]:
@@ -223,7 +225,10 @@ def server_environment(root: Path, *, stay: str, port: int = 0) -> dict[str, str
     port
         Where it listens; 0 takes a free port.
     """
-    passed_on = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON}
+    kept_back = set(_NOT_PASSED_ON)
+    if stay == "up":
+        kept_back.remove("OFFSHELF_DATA_ROOTS")  # whoever starts a server for others says what they may read
+    passed_on = {name: value for name, value in os.environ.items() if name not in kept_back}
     return {
         **passed_on,
         "OFFSHELF_STORE": str(root),
@@ -240,10 +245,17 @@ def log_file(root: Path) -> Path:
 
 
 def open_log(root: Path) -> IO[bytes]:
-    """Open the server's log for appending."""
+    """Open the server's log for appending.
+
+    Raises
+    ------
+    StoreDenied, StoreFull, StoreUnavailable
+        If the file system refuses.
+    """
     path = log_file(root)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return path.open("ab")
+    with store_errors(str(root)):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return path.open("ab")
 
 
 def read_ready_line(process: subprocess.Popen[bytes], root: Path) -> str:

@@ -48,8 +48,9 @@ def test_a_folder_that_is_no_dataset(installation: Installation, classes: dict[s
 
 
 def test_a_folder_that_is_not_there(installation: Installation) -> None:
-    """A misspelt path is named."""
+    """A misspelt path is named; an empty one is refused, and not taken for the folder we are in."""
     assert "nowhere" in refused(installation, "run", "nowhere", "-o", "out")
+    assert "cannot be the path" in refused(installation, "run", "", "-o", "out")
 
 
 @pytest.mark.parametrize(

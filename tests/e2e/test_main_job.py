@@ -104,6 +104,7 @@ def test_images_that_cannot_be_used_are_listed_and_never_stop_a_run(installation
     """Broken files are quarantined with their reasons; the rest is compared as if they were not there."""
     (photos / "sky" / "empty.jpg").write_bytes(b"")
     (photos / "sky" / "text.jpg").write_text("not an image")
+    (photos / "sky" / "other.heic").write_bytes(b"another kind of image")
     (photos / "sky" / "half.png").write_bytes((photos / "sky" / "001.png").read_bytes()[:900])
     summary = installation.run(photos)
     skipped = (installation.folder / "out" / "skipped.csv").read_text()
@@ -111,5 +112,6 @@ def test_images_that_cannot_be_used_are_listed_and_never_stop_a_run(installation
     for name in ("sky/empty.jpg", "sky/text.jpg", "sky/half.png"):
         assert name in skipped
         assert name in (installation.folder / "out" / "report.html").read_text()
+    assert any(reason.startswith("One file") for reason in summary["left_out"])  # the .heic
     again = installation.run(photos, "again")
     assert (again["images_extracted"], again["scores_computed"]) == (0, 0)

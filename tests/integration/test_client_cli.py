@@ -67,6 +67,16 @@ def test_a_run_that_fails_says_why(
 
 
 @pytest.mark.usefixtures("orchestrator")
+def test_an_output_inside_the_dataset_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An output that would become a class is refused; an empty name of a dataset is not taken for this folder."""
+    (tmp_path / "pets").mkdir()
+    assert main(["run", "pets", "-o", "pets/out"]) == 2
+    assert "lies in the dataset" in capsys.readouterr().err
+    main(["run", "", "-o", "out"])
+    assert "lies in the dataset" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("orchestrator")
 def test_predict_prints_a_json_object_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Programs get one object for each image in order; one error makes the exit code 1."""
     (tmp_path / "a.jpg").write_bytes(b"jpeg")

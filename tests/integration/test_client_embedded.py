@@ -11,7 +11,7 @@ import pytest
 
 from offshelf import Conflict, InvalidInput, NotFound, Unavailable, embedded
 from offshelf.errors import Internal
-from offshelf.store import StoreFull
+from offshelf.store import StoreFull, StoreUnavailable
 from offshelf.store.ownership import StoreInUse, clients_present, is_owned, read_server
 
 ORCHESTRATOR = """
@@ -146,6 +146,7 @@ def test_a_bucket_cannot_be_served_from_here() -> None:
         embedded.store_root("s3://bucket?endpoint=http://key:secret@host")
     assert "secret" not in str(caught.value)
     assert embedded.store_root("~/store") == Path.home() / "store"
+    assert embedded.store_root("~nobody-of-this-name/store") == Path.cwd() / "~nobody-of-this-name" / "store"
 
 
 def test_the_environment_of_a_server_is_its_own(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,3 +158,18 @@ def test_the_environment_of_a_server_is_its_own(root: Path, monkeypatch: pytest.
     assert environment["OFFSHELF_WEIGHTS"] == "/weights"
     assert "OFFSHELF_TOKEN" not in environment
     assert "OFFSHELF_TOKEN_FILE" not in environment
+
+
+def test_who_starts_a_server_for_others_says_what_they_may_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`offshelf up` keeps to the data roots; services that a command starts for itself may read what it may."""
+    monkeypatch.setenv("OFFSHELF_DATA_ROOTS", "/data")
+    assert embedded.server_environment(root, stay="up")["OFFSHELF_DATA_ROOTS"] == "/data"
+    assert "OFFSHELF_DATA_ROOTS" not in embedded.server_environment(root, stay="attached")
+
+
+def test_a_log_that_cannot_be_written_is_the_store_refusing(root: Path) -> None:
+    """`offshelf up` says of a store that refuses what `offshelf run` says, with the fix."""
+    log = embedded.log_file(root)
+    log.mkdir(parents=True)
+    with pytest.raises(StoreUnavailable, match="store at"):
+        embedded.open_log(root)

@@ -57,6 +57,15 @@ def test_a_blocking_client_without_a_server_gets_the_same_error() -> None:
             list(pb_grpc.ExtractorServiceStub(channel).ExtractSegment(pb.ExtractSegmentRequest()))
 
 
+def test_a_host_that_does_not_exist_is_no_server() -> None:
+    """A misspelt host name is reported as such, not as a connection that was lost."""
+    with (
+        open_sync_channel("no-such-host.invalid:1", token=TOKEN) as channel,
+        pytest.raises(errors.Unavailable, match=r"No server answers at no-such-host\.invalid:1"),
+    ):
+        pb_grpc.ExtractorServiceStub(channel).Describe(pb.DescribeRequest())
+
+
 async def test_an_address_that_never_answers_is_given_up() -> None:
     """An address that takes connections and says nothing is reported as no server, long before any deadline."""
     with socket.socket() as silent:

@@ -52,6 +52,19 @@ def test_a_card_cannot_choose_where_it_is_written(tmp_path: Path, digest: str) -
         import_model(write_model(tmp_path / "model", digest=digest), tmp_path / "store")
 
 
+def test_an_altered_card_does_not_speak_for_ours(tmp_path: Path) -> None:
+    """A card that turns the classes round is not taken for the one in the store; versions may differ."""
+    ours, theirs = write_model(tmp_path / "ours"), write_model(tmp_path / "theirs")
+    card = json.loads((ours / "model.json").read_text())
+    (ours / "model.json").write_text(json.dumps({**card, "classes": ["cat", "dog"], "versions": {"numpy": "1"}}))
+    (theirs / "model.json").write_text(json.dumps({**card, "classes": ["dog", "cat"], "versions": {"numpy": "1"}}))
+    import_model(ours, tmp_path / "store")
+    with pytest.raises(Conflict, match="altered"):
+        import_model(theirs, tmp_path / "store")
+    (theirs / "model.json").write_text(json.dumps({**card, "classes": ["cat", "dog"], "versions": {"numpy": "2"}}))
+    assert import_model(theirs, tmp_path / "store") == DIGEST
+
+
 def test_a_model_of_another_machine_does_not_replace_ours(tmp_path: Path) -> None:
     """If two machines fitted the same model with other last bits, neither is silently used for the other."""
     import_model(write_model(tmp_path / "ours"), tmp_path / "store")

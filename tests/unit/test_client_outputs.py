@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ import pytest
 
 from offshelf import Conflict, DataLoss, InvalidInput, NotFound, RunSpec
 from offshelf.client import outputs
+from offshelf.errors import ResourceExhausted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,15 +39,22 @@ def test_an_output_appears_whole(tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
-    """When writing fails half-way, no output and no temporary folder is left."""
+    """When writing fails half-way, no output and no temporary folder is left, and the message says what to do."""
 
-    def chunks() -> Iterator[bytes]:
+    def chunks(code: int) -> Iterator[bytes]:
         yield b"half"
-        raise OSError("disk full")
+        raise OSError(code, os.strerror(code))
 
-    with pytest.raises(OSError, match="full"), outputs.new_folder(tmp_path / "out", overwrite=False) as new:
-        outputs.write_artifact(new, "report.html", chunks())
-    assert list(tmp_path.iterdir()) == []
+    for code, kind, fix in (
+        (errno.ENOSPC, ResourceExhausted, "free some space"),
+        (errno.EACCES, Conflict, "another folder"),
+    ):
+        with (
+            pytest.raises(kind, match=f"out cannot be written.*{fix}"),
+            outputs.new_folder(tmp_path / "out", overwrite=False) as new,
+        ):
+            outputs.write_artifact(new, "report.html", chunks(code))
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_output_is_replaced_only_when_asked_for(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import offshelf.datasets
 from offshelf.datasets import (
     Dataset,
     Entry,
+    ImageUnread,
     Item,
     check_classes,
     display_name,
@@ -83,7 +84,7 @@ def test_other_files_are_passed_over_and_counted(tmp_path: Path) -> None:
     make(tmp_path, "cats/Thumbs.db", "cats/.DS_Store", "cats/._1.png", "dogs/notes.txt", "dogs/jpg")
     source = opened(tmp_path)
     assert [entry.path for entry in source.entries()] == ["cats/1.png", "dogs/1.png"]
-    assert source.ignored == 8
+    assert source.ignored == 5  # hidden files are nobody's images and do not count
 
 
 def test_missing_folder_is_refused(tmp_path: Path) -> None:
@@ -146,6 +147,16 @@ def test_link_inside_the_folder_is_followed(tmp_path: Path) -> None:
     source = opened(tmp_path)
     assert [entry.path for entry in source.entries()] == ["cats/1.png", "cats/2.png", "dogs/1.png"]
     assert source.read("cats/2.png") == b"cats/1.png"
+
+
+def test_link_to_itself_is_reported_as_an_image_that_cannot_be_read(tmp_path: Path) -> None:
+    """Links in a circle cost their own image, not the whole dataset."""
+    make(tmp_path, "cats/1.png")
+    (tmp_path / "cats/2.png").symlink_to("2.png")
+    source = open_source(f"folder:{tmp_path}", roots=None)
+    assert [entry.path for entry in source.entries()] == ["cats/1.png", "cats/2.png"]
+    with pytest.raises(ImageUnread, match="leads nowhere"):
+        source.read("cats/2.png")
 
 
 def test_path_that_leaves_the_folder_is_not_read(tmp_path: Path) -> None:

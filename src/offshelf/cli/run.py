@@ -59,7 +59,8 @@ def run(
 
     progress, output = Console(stderr=True), Console()
     outputs.check_folder(out, overwrite=overwrite)
-    _check_outside(out, Path(dataset))
+    if dataset:  # an empty name is refused later, with its reason; Path("") would be the folder we are in
+        _check_outside(out, Path(dataset))
     with connection.open() as client:
         started = client.run(
             dataset, extractors=extractors, classifiers=classifiers, measure=measure, folds=folds, seed=seed

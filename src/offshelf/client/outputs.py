@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -11,11 +12,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from offshelf.client.records import RunSpec
-from offshelf.errors import Conflict, DataLoss, InvalidInput, NotFound
+from offshelf.errors import Conflict, DataLoss, InvalidInput, NotFound, ResourceExhausted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    from offshelf.errors import OffshelfError
 
 RUN_FILE = "run.json"
 MODEL_FOLDER = "model"
@@ -84,18 +87,30 @@ def new_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     Raises
     ------
     Conflict
-        As `check_folder`.
+        As `check_folder`, and if the file system refuses.
+    ResourceExhausted
+        If the disk is full.
     """
     check_folder(folder, overwrite=overwrite)
-    folder = folder.resolve()  # a link to a folder stays a link
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    shown, folder = folder, folder.resolve()  # a link to a folder stays a link
     partial = _sibling(folder, "partial")
-    partial.mkdir()
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
         yield partial
         _put_in_place(partial, folder, overwrite=overwrite)
+    except OSError as error:
+        raise _refused(shown, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _refused(folder: Path, error: OSError) -> OffshelfError:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return ResourceExhausted(
+            f"{folder} cannot be written, the disk is full: free some space, then run the same command again."
+        )
+    return Conflict(f"{folder} cannot be written ({error.strerror or error}): name another folder with -o.")
 
 
 def _put_in_place(partial: Path, folder: Path, *, overwrite: bool) -> None:

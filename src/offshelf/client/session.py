@@ -237,10 +237,11 @@ class Client:
         raise NotFound(f"No run on {self._server} has the model {digest}, so its files cannot be read.")
 
     def _dataset(self, dataset: str) -> str:
-        if self._endpoint is None:
-            return dataset
-        # The services were started elsewhere, perhaps by another client.
-        return os.path.abspath(Path(dataset).expanduser())  # noqa: PTH100  links are for the server to judge
+        if self._endpoint is None or not dataset:
+            return dataset  # an empty name is refused, and not the folder we happen to be in
+        # The services were started elsewhere, perhaps by another client. Links are for the server to judge, and a "~"
+        # of nobody's, at which pathlib fails, is a name like any other.
+        return os.path.abspath(os.path.expanduser(dataset))  # noqa: PTH100, PTH111
 
 
 def _names(names: str | Iterable[str]) -> tuple[str, ...]:

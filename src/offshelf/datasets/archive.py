@@ -99,10 +99,11 @@ class ZipSource:
 
     def entries(self) -> list[Entry]:
         """List the images, sorted by path; see `ImageSource`."""
+        seen = [path for path in sorted(self._files) if not any(map(is_hidden, path.split("/")))]
         found = [
-            Entry(path=path, label=path.partition("/")[0], group="", size=info.file_size)
-            for path, info in sorted(self._files.items())
-            if "/" in path and has_image_suffix(path.rpartition("/")[2]) and not any(map(is_hidden, path.split("/")))
+            Entry(path=path, label=path.partition("/")[0], group="", size=self._files[path].file_size)
+            for path in seen
+            if "/" in path and has_image_suffix(path.rpartition("/")[2])
         ]
         classes = {path.partition("/")[0] for path in self._files if "/" in path}
         classes |= {path.partition("/")[0] for path in self._folders}
@@ -113,7 +114,7 @@ class ZipSource:
                 f"{self._name} {what}: one folder a class is expected, such as cats/1.jpg and dogs/1.jpg."
             )
         check_class_folders(classes, {entry.label for entry in found}, shown=self._name)
-        self.ignored = sum(not info.is_dir() for info in self._archive.infolist()) - len(found)
+        self.ignored = len(seen) - len(found)
         return found
 
     def chunks(self, path: str, limit: int = MAX_IMAGE_BYTES) -> Iterator[bytes]:
@@ -135,7 +136,7 @@ class ZipSource:
                     total += len(chunk)
                     if total > declared.file_size:
                         raise InvalidDataset(
-                            f"{path!r} in {self._name} holds more than it declares: such an archive is not read."
+                            f"{path!r} in {self._name} holds more than it declares: make the archive again."
                         )
                     if total > limit:
                         raise too_long(limit)

@@ -42,7 +42,9 @@ class FolderSource:
         classes: list[str] = []
         found: list[Entry] = []
         for child in self._list(""):
-            if is_hidden(child.name) or not self._is_folder(child, child.name):
+            if is_hidden(child.name):
+                continue
+            if not self._is_folder(child, child.name):
                 self.ignored += 1
                 continue
             classes.append(check_label(child.name, where="The class folder"))
@@ -74,8 +76,8 @@ class FolderSource:
             for child in self._list(folder):
                 path = f"{folder}/{child.name}"
                 if is_hidden(child.name):
-                    self.ignored += 1
-                elif self._is_folder(child, path):
+                    continue
+                if self._is_folder(child, path):
                     waiting.append(path)
                 elif has_image_suffix(child.name) and self._is_file(child, path):
                     yield Entry(path=check_path(path), label=label, group="", size=child.size)
@@ -117,9 +119,15 @@ class _Child(NamedTuple):
 
 
 def _look_at(child: os.DirEntry[str]) -> _Child:
-    is_file = child.is_file()
+    is_link = child.is_symlink()
+    try:
+        is_folder, is_file = child.is_dir(), child.is_file()
+    except OSError:
+        if not is_link:
+            raise
+        is_folder = is_file = False  # a link in a circle leads nowhere
     try:
         size = child.stat().st_size if is_file else 0
     except OSError:
         size = 0  # gone since; reading it will say so
-    return _Child(child.name, child.is_symlink(), child.is_dir(), is_file, size)
+    return _Child(child.name, is_link, is_folder, is_file, size)

@@ -185,7 +185,7 @@ class ImageSource(Protocol):
 
     @property
     def ignored(self) -> int:
-        """Files that the last `entries` passed over since they are no images in a class folder."""
+        """Files that the last `entries` passed over since they are no images in a class folder; hidden ones apart."""
         ...
 
     def entries(self) -> list[Entry]:

@@ -30,7 +30,7 @@ _LINK_ERRORS = (errno.ELOOP, errno.ENOTDIR, errno.EMLINK)
 _REASONS = {
     errno.ENOENT: "does not exist",
     errno.ENOTDIR: "does not exist",
-    errno.ELOOP: "was replaced by a link while it was read",
+    errno.ELOOP: "is a link that leads nowhere, or became one while it was read",
     errno.EACCES: "may not be read (permission denied)",
     errno.EPERM: "may not be read (permission denied)",
 }

@@ -81,7 +81,7 @@ class CallPolicy:
             return f"The certificate of the server at {self.address} is not trusted. Give its authority with --ca."
         if "WRONG_VERSION_NUMBER" in details or "handshake" in details.lower():
             return f"The server at {self.address} does not speak TLS as expected. Check the address and --ca."
-        if "failed to connect" in details or "resolution" in details or "DNS" in details:
+        if any(sign in details for sign in ("failed to connect", "errors resolving", "resolution", "DNS")):
             return (
                 f"No server answers at {self.address}. "
                 "Start one with `offshelf up`, or check --server or OFFSHELF_SERVER."
