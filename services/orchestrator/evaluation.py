@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from offshelf import features, scores
+from offshelf.errors import InvalidDataset
 from offshelf.features import ImageOutcome, SegmentRow
 from offshelf.images import ImageStatus
 from offshelf.runs import Combination
@@ -60,8 +61,17 @@ class Evaluation:
             self.table = await self._extract()
         except RoleUnavailable as error:
             await self._journal.append(runlog.LEFT_OUT, reason=error.message)
-        else:
+            return
+        try:
             await self._score(self.table)  # without a trainer there is no run
+        except InvalidDataset as error:
+            raise InvalidDataset(f"{error.message}{self._example()}") from error
+
+    def _example(self) -> str:
+        """Name one skipped image and why: a run that fails leaves no list of them."""
+        reasons = {digest: outcome.reason for digest, outcome in self.skipped.items()} | self.unread
+        skipped = (item for item in self._dataset.items if item.digest in reasons)
+        return next((f" For example {item.path}: {reasons[item.digest]}." for item in skipped), "")
 
     async def _extract(self) -> FeatureTable:
         bench, dataset = self._bench, self._dataset

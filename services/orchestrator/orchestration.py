@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ulid import ULID
 
 from offshelf import datasets
-from offshelf.errors import Conflict, DataLoss, NotFound, Unavailable
+from offshelf.errors import Conflict, DataLoss, InvalidInput, NotFound, Unavailable
 from offshelf.runs import RunState
 from offshelf.services.orchestrator import runlog
 from offshelf.services.orchestrator.journal import Journal
@@ -137,7 +137,7 @@ class Orchestrator:
             choice=choice,
             catalog=self._catalog,
         )
-        await asyncio.to_thread(self._check_dataset, spec)
+        await asyncio.to_thread(self._check_feasible, spec)
         return await self._change(self._create(request_id, spec))
 
     async def get(self, run_id: str) -> RunStatus:
@@ -285,7 +285,11 @@ class Orchestrator:
         self._tasks[run_id] = task
         task.add_done_callback(lambda _: self._tasks.pop(run_id, None))
 
-    def _check_dataset(self, spec: RunSpec) -> None:
+    def _check_feasible(self, spec: RunSpec) -> None:
+        """Refuse at once what could only fail later."""
+        reasons = [self._catalog.availability(name) for name in spec.extractors]
+        if all(reasons):
+            raise InvalidInput(" ".join(reasons))
         source = datasets.open_source(spec.source, roots=self._roots, store=self._store)
         datasets.check_classes(source.entries(), spec.folds)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from offshelf.errors import Conflict, DataLoss, NotFound, Unavailable
+from offshelf.errors import Conflict, DataLoss, InvalidInput, NotFound, Unavailable
 from offshelf.runs import RunState
 from offshelf.services.orchestrator import orchestration, runlog
 from offshelf.services.orchestrator.concurrency import all_of
@@ -51,6 +51,10 @@ class Catalog:
     def find(self, name: str) -> SimpleNamespace:
         """Find anything."""
         return SimpleNamespace(name=name)
+
+    def availability(self, _name: str) -> str:
+        """Say that it is available."""
+        return ""
 
 
 class ScriptedExecution:
@@ -379,3 +383,19 @@ async def test_work_that_is_cancelled_twice_is_still_waited_for() -> None:
     with pytest.raises(asyncio.CancelledError):
         await work
     assert ended == [True]
+
+
+async def test_a_run_without_any_extractor_is_refused_at_once(pets: str) -> None:
+    """When no extractor asked for can be had, the fix is told before anything is started."""
+
+    class Barren(Catalog):
+        def availability(self, name: str) -> str:
+            """Say what is missing."""
+            return f"{name} needs its weights: put them there."
+
+    store = MemoryStore()
+    runs = orchestrator(store)
+    runs._catalog = Barren()  # type: ignore[assignment]
+    with pytest.raises(InvalidInput, match="hog needs its weights: put them there"):
+        await create(runs, pets)
+    assert store.objects == {}

@@ -13,8 +13,8 @@ import pytest
 from offshelf import features
 from offshelf.datasets import Dataset, Item
 from offshelf.digests import digest_of
-from offshelf.errors import Unavailable
-from offshelf.features import FeatureTable, SegmentRow
+from offshelf.errors import InvalidDataset, Unavailable
+from offshelf.features import FeatureTable, ImageOutcome, SegmentRow
 from offshelf.images import ImageStatus
 from offshelf.runs import RunState
 from offshelf.services.orchestrator import dispatch, runlog
@@ -174,3 +174,22 @@ async def test_an_event_that_is_being_written_is_not_forgotten(store: MemoryStor
     with pytest.raises(asyncio.CancelledError):
         await writing
     assert run.status.state is RunState.FAILED
+
+
+async def test_a_class_without_usable_images_is_told_with_an_example(store: MemoryStore) -> None:
+    """A run that fails because too many images were skipped names one of them and what is wrong with it."""
+
+    class Strict(Peers):
+        async def cross_validate(self, address: str, unit: ScoringUnit) -> AsyncIterator[FoldResult]:
+            """Refuse."""
+            if unit.classifiers:
+                raise InvalidDataset("Class 'cat' has 0 images that can be used (2 are skipped).")
+            yield FoldResult(address, "", unit.fold, {})
+
+    fleet = Fleet()
+    bench = workbench(store, fleet)
+    bench.dispatcher._peers = Strict()  # type: ignore[assignment]
+    evaluation = Evaluation("hog", PETS, bench, journal(RunLog(store, 1)))
+    evaluation.skipped[PETS.items[0].digest] = ImageOutcome(ImageStatus.UNREADABLE, "the file is empty")
+    with pytest.raises(InvalidDataset, match=r"2 are skipped\)\. For example cat/0\.png: the file is empty\."):
+        await evaluation.run()
