@@ -150,4 +150,4 @@ def _classifier(name: str, settings: dict[str, Any], seed: int) -> Any:
                 random_state=seed,
                 **settings,
             )
-    raise NotImplementedError(name)
+    raise AssertionError(f"{name} is registered, and this module does not know how to make it")
