@@ -57,7 +57,7 @@ class LocalFleet:
     logs
         Folder that receives one log file a role.
     slots
-        Units at a time on the trainer; an extractor takes two, so that the next unit's images are read meanwhile.
+        Units at a time on the trainer; an extractor takes two, of which one waits for its cores and follows at once.
     grace
         Seconds that a child gets between SIGTERM and SIGKILL.
     """
