@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from offshelf import datasets, models
+from offshelf.datasets.names import IMAGE_SUFFIXES
 from offshelf.errors import OffshelfError, RunFailed
 from offshelf.runs import Combination
 from offshelf.services.orchestrator import runlog
@@ -169,9 +170,6 @@ class Execution:
 
 
 def _ignored(files: int) -> str:
-    known = "jpg, png, tif, bmp, gif, webp, pnm"
-    if files == 1:
-        return f"One file of the dataset was not looked at, since it is no image by its name or place ({known})."
-    return (
-        f"{files} files of the dataset were not looked at, since they are no images by their names or places ({known})."
-    )
+    what = "One file" if files == 1 else f"{files} files"
+    known = ", ".join(sorted(IMAGE_SUFFIXES))
+    return f"{what} of the dataset not looked at: no image in a class folder by name ({known})."
