@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 from offshelf.errors import InvalidInput, OffshelfError
 from offshelf.extraction.registry import EXTRACTORS
 from offshelf.rpc.auth import read_token
-from offshelf.services.orchestrator.budget import CoreBudget
 from offshelf.services.orchestrator.catalog import ExtractorCatalog
-from offshelf.services.orchestrator.dispatch import Dispatcher
-from offshelf.services.orchestrator.execution import Execution
-from offshelf.services.orchestrator.journal import Workbench
-from offshelf.services.orchestrator.local_fleet import LocalFleet
-from offshelf.services.orchestrator.orchestration import Orchestrator
-from offshelf.services.orchestrator.peers import GrpcPeers
+from offshelf.services.orchestrator.dispatch.budget import CoreBudget
+from offshelf.services.orchestrator.dispatch.dispatcher import Dispatcher
+from offshelf.services.orchestrator.dispatch.peers import GrpcPeers
+from offshelf.services.orchestrator.fleet.local import LocalFleet
 from offshelf.services.orchestrator.predictor_door import PredictorDoor
-from offshelf.services.orchestrator.runlog import RunLog
+from offshelf.services.orchestrator.runs.execution import Execution
+from offshelf.services.orchestrator.runs.journal import Workbench
+from offshelf.services.orchestrator.runs.orchestration import Orchestrator
+from offshelf.services.orchestrator.runs.runlog import RunLog
 from offshelf.services.orchestrator.servicer import OrchestratorServicer
 from offshelf.store import open_store
 from offshelf.store.ownership import StoreOwnership, claim_no_clients

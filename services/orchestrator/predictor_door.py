@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from offshelf.errors import Unavailable
-from offshelf.services.orchestrator.fleet import Role, RoleUnavailable
+from offshelf.services.orchestrator.fleet.replicas import Role, RoleUnavailable
 
 if TYPE_CHECKING:
-    from offshelf.services.orchestrator.fleet import Fleet
+    from offshelf.services.orchestrator.fleet.replicas import Fleet
 
 PREDICTOR = Role("predictor")
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from offshelf.runs import Score
-    from offshelf.services.orchestrator.orchestration import Orchestrator
-    from offshelf.services.orchestrator.status import Progress, RunResult, RunStatus
+    from offshelf.services.orchestrator.runs.orchestration import Orchestrator
+    from offshelf.services.orchestrator.runs.status import Progress, RunResult, RunStatus
     from offshelf.store import ObjectStore
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"

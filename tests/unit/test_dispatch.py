@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from offshelf.errors import DataLoss, Unavailable
-from offshelf.services.orchestrator import dispatch
-from offshelf.services.orchestrator.budget import CoreBudget
-from offshelf.services.orchestrator.dispatch import Dispatcher
-from offshelf.services.orchestrator.fleet import Replica, ReplicaPool, Role, RoleUnavailable
-from offshelf.services.orchestrator.units import ExtractionOutcome, ExtractionUnit, FoldResult, ScoringUnit
+from offshelf.services.orchestrator.dispatch import dispatcher as dispatch
+from offshelf.services.orchestrator.dispatch.budget import CoreBudget
+from offshelf.services.orchestrator.dispatch.dispatcher import Dispatcher
+from offshelf.services.orchestrator.dispatch.units import ExtractionOutcome, ExtractionUnit, FoldResult, ScoringUnit
+from offshelf.services.orchestrator.fleet.replicas import Replica, ReplicaPool, Role, RoleUnavailable
 from offshelf.store import StoreUnavailable
 from tests.unit.fakes import MemoryStore
 

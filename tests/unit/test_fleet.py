@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from offshelf.errors import Unavailable
-from offshelf.services.orchestrator.budget import CoreBudget
-from offshelf.services.orchestrator.fleet import Replica, ReplicaPool, Role, RoleUnavailable
-from offshelf.services.orchestrator.local_fleet import LocalFleet
+from offshelf.services.orchestrator.dispatch.budget import CoreBudget
+from offshelf.services.orchestrator.fleet.local import LocalFleet
+from offshelf.services.orchestrator.fleet.replicas import Replica, ReplicaPool, Role, RoleUnavailable
 from offshelf.store import StoreFull
 
 if TYPE_CHECKING:

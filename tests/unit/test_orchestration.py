@@ -10,10 +10,10 @@ import pytest
 
 from offshelf.errors import Conflict, DataLoss, InvalidInput, NotFound, Unavailable
 from offshelf.runs import RunState
-from offshelf.services.orchestrator import orchestration, runlog
 from offshelf.services.orchestrator.concurrency import all_of
-from offshelf.services.orchestrator.orchestration import Orchestrator
-from offshelf.services.orchestrator.runlog import RunLog
+from offshelf.services.orchestrator.runs import orchestration, runlog
+from offshelf.services.orchestrator.runs.orchestration import Orchestrator
+from offshelf.services.orchestrator.runs.runlog import RunLog
 from offshelf.store import StoreFull, keys
 from tests.unit.fakes import MemoryStore
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from offshelf.services.orchestrator.journal import Journal
-    from offshelf.services.orchestrator.status import RunStatus
+    from offshelf.services.orchestrator.runs.journal import Journal
+    from offshelf.services.orchestrator.runs.status import RunStatus
 
 
 class FragileStore(MemoryStore):

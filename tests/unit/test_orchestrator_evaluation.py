@@ -17,23 +17,24 @@ from offshelf.errors import InvalidDataset, Unavailable
 from offshelf.features import FeatureTable, ImageOutcome, SegmentRow
 from offshelf.images import ImageStatus
 from offshelf.runs import RunState
-from offshelf.services.orchestrator import dispatch, runlog
-from offshelf.services.orchestrator.budget import CoreBudget
-from offshelf.services.orchestrator.dispatch import Dispatcher
-from offshelf.services.orchestrator.evaluation import Evaluation
-from offshelf.services.orchestrator.execution import Execution
-from offshelf.services.orchestrator.fleet import Replica, ReplicaPool, Role, RoleUnavailable
-from offshelf.services.orchestrator.journal import Journal, Workbench
-from offshelf.services.orchestrator.runlog import RunLog
-from offshelf.services.orchestrator.specification import RunSpec
-from offshelf.services.orchestrator.status import RunStatus
-from offshelf.services.orchestrator.units import FoldResult
+from offshelf.services.orchestrator.dispatch import dispatcher as dispatch
+from offshelf.services.orchestrator.dispatch.budget import CoreBudget
+from offshelf.services.orchestrator.dispatch.dispatcher import Dispatcher
+from offshelf.services.orchestrator.dispatch.units import FoldResult
+from offshelf.services.orchestrator.fleet.replicas import Replica, ReplicaPool, Role, RoleUnavailable
+from offshelf.services.orchestrator.runs import runlog
+from offshelf.services.orchestrator.runs.evaluation import Evaluation
+from offshelf.services.orchestrator.runs.execution import Execution
+from offshelf.services.orchestrator.runs.journal import Journal, Workbench
+from offshelf.services.orchestrator.runs.runlog import RunLog
+from offshelf.services.orchestrator.runs.specification import RunSpec
+from offshelf.services.orchestrator.runs.status import RunStatus
 from tests.unit.fakes import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from offshelf.services.orchestrator.units import ScoringUnit
+    from offshelf.services.orchestrator.dispatch.units import ScoringUnit
 
 FINGERPRINT = digest_of("hog")
 MAX_PIXELS = 1000

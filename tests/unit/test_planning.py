@@ -12,7 +12,7 @@ from offshelf.datasets import Dataset, Item
 from offshelf.digests import digest_of
 from offshelf.features import FeatureTable, SegmentRow
 from offshelf.images import ImageStatus
-from offshelf.services.orchestrator.planning import (
+from offshelf.services.orchestrator.runs.planning import (
     ExtractionPlan,
     SegmentShelf,
     cut_extraction,

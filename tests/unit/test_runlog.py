@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from offshelf.errors import DataLoss
-from offshelf.services.orchestrator import runlog
-from offshelf.services.orchestrator.runlog import RunLog
+from offshelf.services.orchestrator.runs import runlog
+from offshelf.services.orchestrator.runs.runlog import RunLog
 from offshelf.store import keys
 from tests.unit.fakes import MemoryStore
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from offshelf import features, scores
 from offshelf.errors import DataLoss, NotFound
-from offshelf.services.orchestrator.units import ExtractionUnit, ScoringUnit
+from offshelf.services.orchestrator.dispatch.units import ExtractionUnit, ScoringUnit
 from offshelf.store import keys
 
 if TYPE_CHECKING:

@@ -10,21 +10,21 @@ from offshelf.errors import InvalidDataset
 from offshelf.features import ImageOutcome, SegmentRow
 from offshelf.images import ImageStatus
 from offshelf.runs import Combination
-from offshelf.services.orchestrator import runlog
-from offshelf.services.orchestrator.board import ScoreBoard
 from offshelf.services.orchestrator.concurrency import all_of
-from offshelf.services.orchestrator.dispatch import TRAINER
-from offshelf.services.orchestrator.fleet import Role, RoleUnavailable
-from offshelf.services.orchestrator.planning import SegmentShelf, plan_extraction, plan_scoring
+from offshelf.services.orchestrator.dispatch.dispatcher import TRAINER
+from offshelf.services.orchestrator.fleet.replicas import Role, RoleUnavailable
+from offshelf.services.orchestrator.runs import runlog
+from offshelf.services.orchestrator.runs.board import ScoreBoard
+from offshelf.services.orchestrator.runs.planning import SegmentShelf, plan_extraction, plan_scoring
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from offshelf.datasets import Dataset
     from offshelf.features import FeatureTable
-    from offshelf.services.orchestrator.journal import Journal, Workbench
-    from offshelf.services.orchestrator.planning import ExtractionPlan
-    from offshelf.services.orchestrator.units import ExtractionUnit, FoldResult
+    from offshelf.services.orchestrator.dispatch.units import ExtractionUnit, FoldResult
+    from offshelf.services.orchestrator.runs.journal import Journal, Workbench
+    from offshelf.services.orchestrator.runs.planning import ExtractionPlan
 
 
 class Evaluation:

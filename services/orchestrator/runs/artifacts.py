@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from offshelf.services.orchestrator.units import SkippedImage
+from offshelf.services.orchestrator.dispatch.units import SkippedImage
 from offshelf.store import keys
 
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from offshelf.datasets import Dataset, Unread
     from offshelf.runs import Combination
-    from offshelf.services.orchestrator.evaluation import Evaluation
-    from offshelf.services.orchestrator.status import RunStatus
-    from offshelf.services.orchestrator.units import ComparisonOutcome
+    from offshelf.services.orchestrator.dispatch.units import ComparisonOutcome
+    from offshelf.services.orchestrator.runs.evaluation import Evaluation
+    from offshelf.services.orchestrator.runs.status import RunStatus
     from offshelf.store import ObjectStore
 
 UNREAD = "unread"

@@ -12,10 +12,10 @@ from ulid import ULID
 from offshelf import datasets
 from offshelf.errors import Conflict, DataLoss, InvalidInput, NotFound, Unavailable
 from offshelf.runs import RunState
-from offshelf.services.orchestrator import runlog
-from offshelf.services.orchestrator.journal import Journal
-from offshelf.services.orchestrator.specification import RunSpec, make_spec
-from offshelf.services.orchestrator.status import RunStatus
+from offshelf.services.orchestrator.runs import runlog
+from offshelf.services.orchestrator.runs.journal import Journal
+from offshelf.services.orchestrator.runs.specification import RunSpec, make_spec
+from offshelf.services.orchestrator.runs.status import RunStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from offshelf.runs import Combination
     from offshelf.services.orchestrator.catalog import ExtractorCatalog
-    from offshelf.services.orchestrator.execution import Execution
-    from offshelf.services.orchestrator.runlog import RunLog
+    from offshelf.services.orchestrator.runs.execution import Execution
+    from offshelf.services.orchestrator.runs.runlog import RunLog
     from offshelf.store import ObjectStore
 
 _log = logging.getLogger(__name__)

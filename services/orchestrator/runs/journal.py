@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from offshelf.services.orchestrator.catalog import ExtractorCatalog
-    from offshelf.services.orchestrator.dispatch import Dispatcher
-    from offshelf.services.orchestrator.fleet import Fleet
-    from offshelf.services.orchestrator.runlog import RunLog
-    from offshelf.services.orchestrator.status import RunStatus
+    from offshelf.services.orchestrator.dispatch.dispatcher import Dispatcher
+    from offshelf.services.orchestrator.fleet.replicas import Fleet
+    from offshelf.services.orchestrator.runs.runlog import RunLog
+    from offshelf.services.orchestrator.runs.status import RunStatus
     from offshelf.store import ObjectStore
 
 

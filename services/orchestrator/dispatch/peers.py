@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from offshelf.errors import DataLoss, Unavailable
 from offshelf.rpc.channel import open_channel
 from offshelf.runs import Combination, Score
-from offshelf.services.orchestrator.units import (
+from offshelf.services.orchestrator.dispatch.units import (
     ComparisonOutcome,
     ExtractionOutcome,
     ExtractionUnit,

@@ -9,8 +9,8 @@ from offshelf.runs import Score
 
 if TYPE_CHECKING:
     from offshelf.runs import Combination
-    from offshelf.services.orchestrator.planning import ScoringPlan
-    from offshelf.services.orchestrator.units import FoldResult
+    from offshelf.services.orchestrator.dispatch.units import FoldResult
+    from offshelf.services.orchestrator.runs.planning import ScoringPlan
 
 
 class ScoreBoard:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from offshelf.errors import Internal, OffshelfError, Unavailable
-from offshelf.services.orchestrator.fleet import Replica, ReplicaPool, Role
+from offshelf.services.orchestrator.fleet.replicas import Replica, ReplicaPool, Role
 from offshelf.store.durable import store_errors
 
 if TYPE_CHECKING:

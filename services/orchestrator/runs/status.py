@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from offshelf.runs import Combination, RunState, Score
-from offshelf.services.orchestrator import runlog
+from offshelf.services.orchestrator.runs import runlog
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from offshelf.services.orchestrator.runlog import Event, History
-    from offshelf.services.orchestrator.specification import RunSpec
+    from offshelf.services.orchestrator.runs.runlog import Event, History
+    from offshelf.services.orchestrator.runs.specification import RunSpec
 
 
 _STATE_AFTER = {

@@ -11,19 +11,19 @@ from offshelf import datasets, models
 from offshelf.datasets.names import IMAGE_SUFFIXES
 from offshelf.errors import OffshelfError, RunFailed
 from offshelf.runs import Combination
-from offshelf.services.orchestrator import runlog
-from offshelf.services.orchestrator.artifacts import RunFindings, skipped_images, write_run_artifacts
 from offshelf.services.orchestrator.concurrency import all_of
-from offshelf.services.orchestrator.dispatch import STATS, TRAINER
-from offshelf.services.orchestrator.evaluation import Evaluation
-from offshelf.services.orchestrator.status import RunResult
-from offshelf.services.orchestrator.units import FitUnit, ReportRequest
+from offshelf.services.orchestrator.dispatch.dispatcher import STATS, TRAINER
+from offshelf.services.orchestrator.dispatch.units import FitUnit, ReportRequest
+from offshelf.services.orchestrator.runs import runlog
+from offshelf.services.orchestrator.runs.artifacts import RunFindings, skipped_images, write_run_artifacts
+from offshelf.services.orchestrator.runs.evaluation import Evaluation
+from offshelf.services.orchestrator.runs.status import RunResult
 from offshelf.store import keys
 
 if TYPE_CHECKING:
     from offshelf.datasets import Dataset, Unread
-    from offshelf.services.orchestrator.journal import Journal, Workbench
-    from offshelf.services.orchestrator.units import ComparisonOutcome
+    from offshelf.services.orchestrator.dispatch.units import ComparisonOutcome
+    from offshelf.services.orchestrator.runs.journal import Journal, Workbench
 
 _log = logging.getLogger(__name__)
 

@@ -9,17 +9,16 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from offshelf.errors import DataLoss, OffshelfError, Unavailable
-from offshelf.services.orchestrator.fleet import Role, RoleUnavailable
-from offshelf.services.orchestrator.units import ExtractionOutcome
+from offshelf.services.orchestrator.dispatch.units import ExtractionOutcome
+from offshelf.services.orchestrator.fleet.replicas import Role, RoleUnavailable
 from offshelf.store import StoreUnavailable, keys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
     from offshelf.runs import Combination
-    from offshelf.services.orchestrator.budget import CoreBudget
-    from offshelf.services.orchestrator.fleet import Fleet
-    from offshelf.services.orchestrator.units import (
+    from offshelf.services.orchestrator.dispatch.budget import CoreBudget
+    from offshelf.services.orchestrator.dispatch.units import (
         ComparisonOutcome,
         ExtractionUnit,
         FitUnit,
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
         ReportRequest,
         ScoringUnit,
     )
+    from offshelf.services.orchestrator.fleet.replicas import Fleet
     from offshelf.store import ObjectStore
 
 _log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""Replicas of the other services: kept running while work is there, handed out one unit at a time."""
