@@ -11,9 +11,12 @@ OffshelfError
 ├── Conflict              not possible in the present state (a store in use, a run that has ended)
 ├── Unauthenticated       no token, or a wrong one
 ├── PermissionDenied      known, and not allowed
-├── ResourceExhausted     the store is full, a quota is used up
+│   └── StoreDenied       the store refuses: wrong credentials, read-only, no such bucket
+├── ResourceExhausted     a quota is used up, too much at a time
+│   └── StoreFull         the store takes no more
 ├── DataLoss              an artefact is missing or is not what it was
 ├── Unavailable           not there at the moment; trying again may help
+│   └── StoreUnavailable  the store cannot be reached at the moment
 ├── DeadlineExceeded      took longer than allowed
 ├── Cancelled             stopped because somebody asked for it
 ├── RunFailed             a run ended without a result
@@ -109,8 +112,16 @@ class PermissionDenied(OffshelfError):
     exit_code = 2
 
 
+class StoreDenied(PermissionDenied):
+    """The store refuses: wrong credentials, read-only, no such bucket."""
+
+
 class ResourceExhausted(OffshelfError):
-    """The store is full, or a quota is used up."""
+    """A quota is used up, or too much is asked for at a time."""
+
+
+class StoreFull(ResourceExhausted):
+    """The store takes no more; nothing was written."""
 
 
 class DataLoss(OffshelfError):
@@ -121,6 +132,10 @@ class Unavailable(OffshelfError):
     """Not there at the moment; trying again may help."""
 
     exit_code = 2
+
+
+class StoreUnavailable(Unavailable):
+    """The store cannot be reached at the moment."""
 
 
 class DeadlineExceeded(OffshelfError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_BUCKET: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s/?#]+)*")
+
 EMBEDDED_LIVES: Final = ("attached", "up")
 """Values of `Settings.embedded`, besides none."""
 
@@ -26,6 +29,9 @@ PREFIX: Final = "OFFSHELF_"
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 """Values of `Settings.log_level`."""
+
+FLEETS: Final = ("processes", "kubernetes")
+"""Values of `Settings.fleet`."""
 
 FETCH_POLICIES: Final = ("auto", "never")
 """Values of `Settings.fetch`."""
@@ -132,6 +138,48 @@ class Settings:
     embedded: str = ""
     """Life of the orchestrator of one machine: "attached" ends with its last client, "up" when told. Else empty."""
 
+    tls: Path | None = None
+    """Folder with tls.crt, tls.key and ca.crt (PEM) of this service. A server that others can reach needs one."""
+
+    plaintext: bool = False
+    """Whether servers and channels beyond this machine may do without TLS, since something else (a mesh) encrypts."""
+
+    users: Path | None = None
+    """File with the users of a server and the digests of their tokens, as `offshelf tokens` writes it."""
+
+    settle_seconds: float = 0.5
+    """How long a draining server still takes calls, until others have noticed that it is not ready, in seconds."""
+
+    fleet: str = "processes"
+    """What replicas of services are: "processes" of this machine, or Deployments of "kubernetes"."""
+
+    namespace: str = ""
+    """Kubernetes namespace of the installation. Empty: the one of this process's service account."""
+
+    pod: str = ""
+    """Name of the pod that this process runs in."""
+
+    max_replicas: int = 8
+    """Most replicas of one extractor, and of the trainer, that are started in a cluster."""
+
+    idle_seconds: float = 300.0
+    """How long replicas in a cluster outlive the work they were started for, in seconds."""
+
+    predictor_address: str = ""
+    """HOST:PORT at which clients reach the predictor of a cluster."""
+
+    data_buckets: tuple[str, ...] = ()
+    """Buckets, as s3://BUCKET or s3://BUCKET/PREFIX and separated by white space, that datasets may be read from."""
+
+    quota_images: int = 0
+    """Most images that one user may have in the store; 0 for any number."""
+
+    quota_bytes: int = 0
+    """Most bytes of images that one user may have in the store; 0 for any number."""
+
+    quota_runs: int = 0
+    """Most runs of one user that are going on at a time; 0 for any number."""
+
     def __post_init__(self) -> None:
         if not self.store:
             object.__setattr__(self, "store", default_store())
@@ -196,6 +244,13 @@ def _folders(text: str) -> tuple[Path, ...]:
     return paths
 
 
+def _buckets(text: str) -> tuple[str, ...]:
+    buckets = tuple(bucket.rstrip("/") for bucket in text.split())
+    if not all(_BUCKET.fullmatch(bucket) for bucket in buckets):
+        raise ValueError("s3://BUCKET or s3://BUCKET/PREFIX, separated by spaces")
+    return buckets
+
+
 def _host(text: str) -> str:
     if not text.strip() or any(character.isspace() or character in "/[]" for character in text):
         raise ValueError("a host name or an IP address, without a port or brackets")
@@ -203,6 +258,7 @@ def _host(text: str) -> str:
 
 
 _PORT: Final = _number(int, 0, 65535, "a whole number from 0 to 65535 (0 takes a free port)")
+_QUOTA: Final = _number(int, 0, 10**18, "a whole number from 0 on (0 for no limit)")
 _COUNT: Final = _number(int, 1, 10**15, "a whole number from 1 on")
 _SECONDS: Final = _number(float, 0.001, 10**6, "a number of seconds greater than 0")
 
@@ -225,4 +281,18 @@ _READERS: Final[Mapping[str, Callable[[str], object]]] = {
     "unit_seconds": _SECONDS,
     "extractor": str,
     "embedded": _one_of(*EMBEDDED_LIVES),
+    "tls": Path,
+    "plaintext": _yes_or_no,
+    "users": Path,
+    "settle_seconds": _SECONDS,
+    "fleet": _one_of(*FLEETS),
+    "namespace": str,
+    "pod": str,
+    "max_replicas": _COUNT,
+    "idle_seconds": _SECONDS,
+    "predictor_address": str,
+    "data_buckets": _buckets,
+    "quota_images": _QUOTA,
+    "quota_bytes": _QUOTA,
+    "quota_runs": _QUOTA,
 }

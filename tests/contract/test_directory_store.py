@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from offshelf.errors import Conflict, InvalidInput, NotFound
-from offshelf.store import StoreDenied, StoreUnavailable, open_store
+from offshelf.errors import Conflict, InvalidInput, NotFound, StoreDenied, StoreUnavailable
+from offshelf.store import open_store
 from offshelf.store.directory import DirectoryStore
 
 if TYPE_CHECKING:
@@ -164,7 +164,8 @@ ON_A_SMALL_DISK = """
 import sys
 from pathlib import Path
 import subprocess
-from offshelf.store import StoreDenied, StoreFull, open_store
+from offshelf.errors import StoreDenied, StoreFull
+from offshelf.store import open_store
 disk = sys.argv[1]
 store = open_store(disk + "/store")
 store.put("small", b"x")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from offshelf.errors import InvalidInput, OffshelfError
-from offshelf.store import StoreDenied, StoreFull, StoreUnavailable, open_store
+from offshelf.errors import InvalidInput, OffshelfError, StoreDenied, StoreFull, StoreUnavailable
+from offshelf.store import open_store
 from offshelf.store.s3 import S3Store
 
 if TYPE_CHECKING:

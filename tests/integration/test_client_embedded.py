@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from offshelf import Conflict, InvalidInput, NotFound, Unavailable, embedded
-from offshelf.errors import Internal
-from offshelf.store import StoreFull, StoreUnavailable
+from offshelf.errors import Internal, StoreFull, StoreUnavailable
 from offshelf.store.ownership import StoreInUse, clients_present, is_owned, read_server
 
 ORCHESTRATOR = """

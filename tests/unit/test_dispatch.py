@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from offshelf.errors import DataLoss, Unavailable
+from offshelf.errors import DataLoss, StoreUnavailable, Unavailable
 from offshelf.services.orchestrator.dispatch import dispatcher as dispatch
 from offshelf.services.orchestrator.dispatch.budget import CoreBudget
 from offshelf.services.orchestrator.dispatch.dispatcher import Dispatcher
 from offshelf.services.orchestrator.dispatch.units import ExtractionOutcome, ExtractionUnit, FoldResult, ScoringUnit
 from offshelf.services.orchestrator.fleet.replicas import Replica, ReplicaPool, Role, RoleUnavailable
-from offshelf.store import StoreUnavailable
 from tests.unit.fakes import MemoryStore
 
 if TYPE_CHECKING:

@@ -11,12 +11,11 @@ from PIL import Image
 
 from offshelf.datasets import ImageUnread
 from offshelf.digests import digest_of_bytes
-from offshelf.errors import Cancelled, Internal
+from offshelf.errors import Cancelled, Internal, StoreUnavailable
 from offshelf.extraction.engine import Engine
 from offshelf.extraction.pipeline import Extraction
 from offshelf.extraction.registry import EXTRACTORS
 from offshelf.images import ImageStatus
-from offshelf.store import StoreUnavailable
 from offshelf.workers import WorkerPool
 from tests.unit.fakes import MemoryStore
 from tests.unit.tiny_network import random_arrays, tiny_spec

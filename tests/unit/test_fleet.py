@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from offshelf.errors import Unavailable
+from offshelf.errors import StoreFull, Unavailable
 from offshelf.services.orchestrator.dispatch.budget import CoreBudget
 from offshelf.services.orchestrator.fleet.local import LocalFleet
 from offshelf.services.orchestrator.fleet.replicas import Replica, ReplicaPool, Role, RoleUnavailable
-from offshelf.store import StoreFull
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

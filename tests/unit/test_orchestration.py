@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from offshelf.errors import Conflict, DataLoss, InvalidInput, NotFound, Unavailable
+from offshelf.errors import Conflict, DataLoss, InvalidInput, NotFound, StoreFull, Unavailable
 from offshelf.runs import RunState
 from offshelf.services.orchestrator.concurrency import all_of
 from offshelf.services.orchestrator.runs import orchestration, runlog
 from offshelf.services.orchestrator.runs.orchestration import Orchestrator
 from offshelf.services.orchestrator.runs.runlog import RunLog
-from offshelf.store import StoreFull, keys
+from offshelf.store import keys
 from tests.unit.fakes import MemoryStore
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from offshelf.errors import InvalidInput
+from offshelf.errors import InvalidInput, StoreFull
 from offshelf.images import ImageStatus
-from offshelf.store import StoreFull
 
 if TYPE_CHECKING:
     from offshelf.workers import Handler

@@ -8,10 +8,10 @@ import random
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from offshelf.errors import DataLoss, OffshelfError, Unavailable
+from offshelf.errors import DataLoss, OffshelfError, StoreUnavailable, Unavailable
 from offshelf.services.orchestrator.dispatch.units import ExtractionOutcome
 from offshelf.services.orchestrator.fleet.replicas import Role, RoleUnavailable
-from offshelf.store import StoreUnavailable, keys
+from offshelf.store import keys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping

@@ -13,8 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from offshelf.errors import OffshelfError
-from offshelf.store import StoreDenied, StoreFull, StoreUnavailable
+from offshelf.errors import OffshelfError, StoreDenied, StoreFull, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

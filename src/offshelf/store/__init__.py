@@ -4,16 +4,13 @@
 reader sees the whole object or none) and idempotent (writing equal bytes again is no error).
 """
 
-from offshelf.store.objects import ObjectInfo, ObjectStore, StoreDenied, StoreFull, StoreUnavailable, check_key
+from offshelf.store.objects import ObjectInfo, ObjectStore, check_key
 from offshelf.store.opening import STORE_VERSION, open_store
 
 __all__ = [
     "STORE_VERSION",
     "ObjectInfo",
     "ObjectStore",
-    "StoreDenied",
-    "StoreFull",
-    "StoreUnavailable",
     "check_key",
     "open_store",
 ]

@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offshelf.errors import Conflict, InvalidInput, NotFound
+from offshelf.errors import Conflict, InvalidInput, NotFound, StoreDenied
 from offshelf.store.durable import TEMPORARY, make_directory, new_file, store_errors, write_file
-from offshelf.store.objects import ObjectInfo, StoreDenied, check_key, check_prefix, check_range, is_key
+from offshelf.store.objects import ObjectInfo, check_key, check_prefix, check_range, is_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

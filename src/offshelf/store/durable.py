@@ -11,7 +11,7 @@ import secrets
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
-from offshelf.store.objects import StoreDenied, StoreFull, StoreUnavailable
+from offshelf.errors import StoreDenied, StoreFull, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from offshelf.errors import InvalidInput, PermissionDenied, ResourceExhausted, Unavailable
+from offshelf.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,18 +16,6 @@ if TYPE_CHECKING:
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.=-]{0,199}"
 _SAFE_KEY = re.compile(rf"{_PART}(/{_PART})*")
 _LONGEST_KEY = 512
-
-
-class StoreUnavailable(Unavailable):
-    """The store cannot be reached at the moment."""
-
-
-class StoreFull(ResourceExhausted):
-    """The store takes no more; nothing was written."""
-
-
-class StoreDenied(PermissionDenied):
-    """The store refuses: wrong credentials, read-only, no such bucket."""
 
 
 @dataclass(frozen=True, slots=True)

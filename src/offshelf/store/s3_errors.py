@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from urllib3.exceptions import HTTPError, SSLError
 
-from offshelf.store.objects import StoreDenied, StoreFull, StoreUnavailable
+from offshelf.errors import StoreDenied, StoreFull, StoreUnavailable
 
 if TYPE_CHECKING:
     from offshelf.errors import OffshelfError

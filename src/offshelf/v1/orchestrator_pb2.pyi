@@ -63,7 +63,9 @@ class RunSpec(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     CHOICE_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
-    """Path of a folder, zip or CSV that the server can read."""
+    """Path of a folder, zip or CSV that the server can read below its data roots; "s3://bucket/prefix" of class folders in
+    a bucket that the server reads datasets from; or "dataset:DIGEST" of one in the store.
+    """
     measure: _builtins.str
     """Name; empty means accuracy."""
     folds: _builtins.int
@@ -115,6 +117,8 @@ class Run(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     LEFT_OUT_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    NOTICES_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """ULID: sorts by the time of creation."""
     state: Global___RunState.ValueType
@@ -122,6 +126,8 @@ class Run(_message.Message):
     """One line that says what the run is doing now."""
     error: _builtins.str
     """Why the run failed; empty otherwise."""
+    user: _builtins.str
+    """Who asked for it."""
     @_builtins.property
     def spec(self) -> Global___RunSpec: ...
     @_builtins.property
@@ -136,6 +142,12 @@ class Run(_message.Message):
     def result(self) -> Global___RunResult:
         """Set when the run has succeeded."""
 
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is in the way at the moment, with the fix, one line each: no room for a replica, an image that cannot be pulled, a
+        store that does not answer. Empty when all is well.
+        """
+
     def __init__(
         self,
         *,
@@ -148,10 +160,12 @@ class Run(_message.Message):
         error: _builtins.str = ...,
         left_out: _abc.Iterable[_builtins.str] | None = ...,
         result: Global___RunResult | None = ...,
+        notices: _abc.Iterable[_builtins.str] | None = ...,
+        user: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "progress", b"progress", "result", b"result", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "created_at", b"created_at", "error", b"error", "id", b"id", "left_out", b"left_out", "progress", b"progress", "result", b"result", "spec", b"spec", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "created_at", b"created_at", "error", b"error", "id", b"id", "left_out", b"left_out", "notices", b"notices", "progress", b"progress", "result", b"result", "spec", b"spec", "state", b"state", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from offshelf.v1 import access_pb2 as offshelf_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1boffshelf/v1/predictor.proto\x12\x0boffshelf.v1\"/\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06images\x18\x02 \x03(\x0c\";\n\x0fPredictResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.offshelf.v1.Prediction\"\xa3\x01\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\x41\n\rprobabilities\x18\x02 \x03(\x0b\x32*.offshelf.v1.Prediction.ProbabilitiesEntry\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x1a\x34\n\x12ProbabilitiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"=\n\x12ListModelsResponse\x12\x0e\n\x06models\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x14\x44\x65scribeModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"q\n\x15\x44\x65scribeModelResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\textractor\x18\x02 \x01(\t\x12\x12\n\nclassifier\x18\x03 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x04 \x03(\t\x12\x11\n\tcard_json\x18\x05 \x01(\t2\xff\x01\n\x10PredictorService\x12\x44\n\x07Predict\x12\x1b.offshelf.v1.PredictRequest\x1a\x1c.offshelf.v1.PredictResponse\x12M\n\nListModels\x12\x1e.offshelf.v1.ListModelsRequest\x1a\x1f.offshelf.v1.ListModelsResponse\x12V\n\rDescribeModel\x12!.offshelf.v1.DescribeModelRequest\x1a\".offshelf.v1.DescribeModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1boffshelf/v1/predictor.proto\x12\x0boffshelf.v1\x1a\x18offshelf/v1/access.proto\"/\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06images\x18\x02 \x03(\x0c\";\n\x0fPredictResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.offshelf.v1.Prediction\"\xa3\x01\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\x41\n\rprobabilities\x18\x02 \x03(\x0b\x32*.offshelf.v1.Prediction.ProbabilitiesEntry\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x1a\x34\n\x12ProbabilitiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"=\n\x12ListModelsResponse\x12\x0e\n\x06models\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x14\x44\x65scribeModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"q\n\x15\x44\x65scribeModelResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\textractor\x18\x02 \x01(\t\x12\x12\n\nclassifier\x18\x03 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x04 \x03(\t\x12\x11\n\tcard_json\x18\x05 \x01(\t2\x91\x02\n\x10PredictorService\x12J\n\x07Predict\x12\x1b.offshelf.v1.PredictRequest\x1a\x1c.offshelf.v1.PredictResponse\"\x04\xa0\xbb\x18\x01\x12S\n\nListModels\x12\x1e.offshelf.v1.ListModelsRequest\x1a\x1f.offshelf.v1.ListModelsResponse\"\x04\xa0\xbb\x18\x01\x12\\\n\rDescribeModel\x12!.offshelf.v1.DescribeModelRequest\x1a\".offshelf.v1.DescribeModelResponse\"\x04\xa0\xbb\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,22 +34,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PREDICTION_PROBABILITIESENTRY']._loaded_options = None
   _globals['_PREDICTION_PROBABILITIESENTRY']._serialized_options = b'8\001'
-  _globals['_PREDICTREQUEST']._serialized_start=44
-  _globals['_PREDICTREQUEST']._serialized_end=91
-  _globals['_PREDICTRESPONSE']._serialized_start=93
-  _globals['_PREDICTRESPONSE']._serialized_end=152
-  _globals['_PREDICTION']._serialized_start=155
-  _globals['_PREDICTION']._serialized_end=318
-  _globals['_PREDICTION_PROBABILITIESENTRY']._serialized_start=266
-  _globals['_PREDICTION_PROBABILITIESENTRY']._serialized_end=318
-  _globals['_LISTMODELSREQUEST']._serialized_start=320
-  _globals['_LISTMODELSREQUEST']._serialized_end=378
-  _globals['_LISTMODELSRESPONSE']._serialized_start=380
-  _globals['_LISTMODELSRESPONSE']._serialized_end=441
-  _globals['_DESCRIBEMODELREQUEST']._serialized_start=443
-  _globals['_DESCRIBEMODELREQUEST']._serialized_end=480
-  _globals['_DESCRIBEMODELRESPONSE']._serialized_start=482
-  _globals['_DESCRIBEMODELRESPONSE']._serialized_end=595
-  _globals['_PREDICTORSERVICE']._serialized_start=598
-  _globals['_PREDICTORSERVICE']._serialized_end=853
+  _globals['_PREDICTORSERVICE'].methods_by_name['Predict']._loaded_options = None
+  _globals['_PREDICTORSERVICE'].methods_by_name['Predict']._serialized_options = b'\240\273\030\001'
+  _globals['_PREDICTORSERVICE'].methods_by_name['ListModels']._loaded_options = None
+  _globals['_PREDICTORSERVICE'].methods_by_name['ListModels']._serialized_options = b'\240\273\030\001'
+  _globals['_PREDICTORSERVICE'].methods_by_name['DescribeModel']._loaded_options = None
+  _globals['_PREDICTORSERVICE'].methods_by_name['DescribeModel']._serialized_options = b'\240\273\030\001'
+  _globals['_PREDICTREQUEST']._serialized_start=70
+  _globals['_PREDICTREQUEST']._serialized_end=117
+  _globals['_PREDICTRESPONSE']._serialized_start=119
+  _globals['_PREDICTRESPONSE']._serialized_end=178
+  _globals['_PREDICTION']._serialized_start=181
+  _globals['_PREDICTION']._serialized_end=344
+  _globals['_PREDICTION_PROBABILITIESENTRY']._serialized_start=292
+  _globals['_PREDICTION_PROBABILITIESENTRY']._serialized_end=344
+  _globals['_LISTMODELSREQUEST']._serialized_start=346
+  _globals['_LISTMODELSREQUEST']._serialized_end=404
+  _globals['_LISTMODELSRESPONSE']._serialized_start=406
+  _globals['_LISTMODELSRESPONSE']._serialized_end=467
+  _globals['_DESCRIBEMODELREQUEST']._serialized_start=469
+  _globals['_DESCRIBEMODELREQUEST']._serialized_end=506
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_start=508
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_end=621
+  _globals['_PREDICTORSERVICE']._serialized_start=624
+  _globals['_PREDICTORSERVICE']._serialized_end=897
 # @@protoc_insertion_point(module_scope)

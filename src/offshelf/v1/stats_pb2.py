@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from offshelf.v1 import access_pb2 as offshelf_dot_v1_dot_access__pb2
 from offshelf.v1 import selection_pb2 as offshelf_dot_v1_dot_selection__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17offshelf/v1/stats.proto\x12\x0boffshelf.v1\x1a\x1boffshelf/v1/selection.proto\"\xae\x01\n\x0e\x43ompareRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0f\n\x07measure\x18\x02 \x01(\t\x12\x32\n\x07\x65ntries\x18\x03 \x03(\x0b\x32!.offshelf.v1.CompareRequest.Entry\x1a\x46\n\x05\x45ntry\x12-\n\x0b\x63ombination\x18\x01 \x01(\x0b\x32\x18.offshelf.v1.Combination\x12\x0e\n\x06scores\x18\x02 \x01(\t\"e\n\x0f\x43ompareResponse\x12\x12\n\ncomparison\x18\x01 \x01(\t\x12-\n\x06scores\x18\x02 \x03(\x0b\x32\x1d.offshelf.v1.CombinationScore\x12\x0f\n\x07verdict\x18\x03 \x01(\t\"v\n\x13RenderReportRequest\x12\x12\n\ncomparison\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12*\n\x07skipped\x18\x03 \x03(\x0b\x32\x19.offshelf.v1.SkippedImage\x12\x10\n\x08left_out\x18\x04 \x03(\t\"O\n\x0cSkippedImage\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x11\n\textractor\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"~\n\x14RenderReportResponse\x12\x39\n\x04keys\x18\x01 \x03(\x0b\x32+.offshelf.v1.RenderReportResponse.KeysEntry\x1a+\n\tKeysEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xa9\x01\n\x0cStatsService\x12\x44\n\x07\x43ompare\x12\x1b.offshelf.v1.CompareRequest\x1a\x1c.offshelf.v1.CompareResponse\x12S\n\x0cRenderReport\x12 .offshelf.v1.RenderReportRequest\x1a!.offshelf.v1.RenderReportResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17offshelf/v1/stats.proto\x12\x0boffshelf.v1\x1a\x18offshelf/v1/access.proto\x1a\x1boffshelf/v1/selection.proto\"\xae\x01\n\x0e\x43ompareRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0f\n\x07measure\x18\x02 \x01(\t\x12\x32\n\x07\x65ntries\x18\x03 \x03(\x0b\x32!.offshelf.v1.CompareRequest.Entry\x1a\x46\n\x05\x45ntry\x12-\n\x0b\x63ombination\x18\x01 \x01(\x0b\x32\x18.offshelf.v1.Combination\x12\x0e\n\x06scores\x18\x02 \x01(\t\"e\n\x0f\x43ompareResponse\x12\x12\n\ncomparison\x18\x01 \x01(\t\x12-\n\x06scores\x18\x02 \x03(\x0b\x32\x1d.offshelf.v1.CombinationScore\x12\x0f\n\x07verdict\x18\x03 \x01(\t\"v\n\x13RenderReportRequest\x12\x12\n\ncomparison\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12*\n\x07skipped\x18\x03 \x03(\x0b\x32\x19.offshelf.v1.SkippedImage\x12\x10\n\x08left_out\x18\x04 \x03(\t\"O\n\x0cSkippedImage\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x11\n\textractor\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"~\n\x14RenderReportResponse\x12\x39\n\x04keys\x18\x01 \x03(\x0b\x32+.offshelf.v1.RenderReportResponse.KeysEntry\x1a+\n\tKeysEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\xb5\x01\n\x0cStatsService\x12J\n\x07\x43ompare\x12\x1b.offshelf.v1.CompareRequest\x1a\x1c.offshelf.v1.CompareResponse\"\x04\xa0\xbb\x18\x04\x12Y\n\x0cRenderReport\x12 .offshelf.v1.RenderReportRequest\x1a!.offshelf.v1.RenderReportResponse\"\x04\xa0\xbb\x18\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,20 +35,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RENDERREPORTRESPONSE_KEYSENTRY']._loaded_options = None
   _globals['_RENDERREPORTRESPONSE_KEYSENTRY']._serialized_options = b'8\001'
-  _globals['_COMPAREREQUEST']._serialized_start=70
-  _globals['_COMPAREREQUEST']._serialized_end=244
-  _globals['_COMPAREREQUEST_ENTRY']._serialized_start=174
-  _globals['_COMPAREREQUEST_ENTRY']._serialized_end=244
-  _globals['_COMPARERESPONSE']._serialized_start=246
-  _globals['_COMPARERESPONSE']._serialized_end=347
-  _globals['_RENDERREPORTREQUEST']._serialized_start=349
-  _globals['_RENDERREPORTREQUEST']._serialized_end=467
-  _globals['_SKIPPEDIMAGE']._serialized_start=469
-  _globals['_SKIPPEDIMAGE']._serialized_end=548
-  _globals['_RENDERREPORTRESPONSE']._serialized_start=550
-  _globals['_RENDERREPORTRESPONSE']._serialized_end=676
-  _globals['_RENDERREPORTRESPONSE_KEYSENTRY']._serialized_start=633
-  _globals['_RENDERREPORTRESPONSE_KEYSENTRY']._serialized_end=676
-  _globals['_STATSSERVICE']._serialized_start=679
-  _globals['_STATSSERVICE']._serialized_end=848
+  _globals['_STATSSERVICE'].methods_by_name['Compare']._loaded_options = None
+  _globals['_STATSSERVICE'].methods_by_name['Compare']._serialized_options = b'\240\273\030\004'
+  _globals['_STATSSERVICE'].methods_by_name['RenderReport']._loaded_options = None
+  _globals['_STATSSERVICE'].methods_by_name['RenderReport']._serialized_options = b'\240\273\030\004'
+  _globals['_COMPAREREQUEST']._serialized_start=96
+  _globals['_COMPAREREQUEST']._serialized_end=270
+  _globals['_COMPAREREQUEST_ENTRY']._serialized_start=200
+  _globals['_COMPAREREQUEST_ENTRY']._serialized_end=270
+  _globals['_COMPARERESPONSE']._serialized_start=272
+  _globals['_COMPARERESPONSE']._serialized_end=373
+  _globals['_RENDERREPORTREQUEST']._serialized_start=375
+  _globals['_RENDERREPORTREQUEST']._serialized_end=493
+  _globals['_SKIPPEDIMAGE']._serialized_start=495
+  _globals['_SKIPPEDIMAGE']._serialized_end=574
+  _globals['_RENDERREPORTRESPONSE']._serialized_start=576
+  _globals['_RENDERREPORTRESPONSE']._serialized_end=702
+  _globals['_RENDERREPORTRESPONSE_KEYSENTRY']._serialized_start=659
+  _globals['_RENDERREPORTRESPONSE_KEYSENTRY']._serialized_end=702
+  _globals['_STATSSERVICE']._serialized_start=705
+  _globals['_STATSSERVICE']._serialized_end=886
 # @@protoc_insertion_point(module_scope)

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from offshelf.v1 import access_pb2 as offshelf_dot_v1_dot_access__pb2
 from offshelf.v1 import selection_pb2 as offshelf_dot_v1_dot_selection__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19offshelf/v1/trainer.proto\x12\x0boffshelf.v1\x1a\x1boffshelf/v1/selection.proto\"\xaa\x01\n\x14\x43rossValidateRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12)\n\x04plan\x18\x04 \x01(\x0b\x32\x1b.offshelf.v1.ValidationPlan\x12\x0c\n\x04\x66old\x18\x05 \x01(\r\x12\x13\n\x0b\x63lassifiers\x18\x06 \x03(\t\x12\x0f\n\x07measure\x18\x07 \x01(\t\">\n\x15\x43rossValidateResponse\x12%\n\x05score\x18\x01 \x01(\x0b\x32\x16.offshelf.v1.FoldScore\"\xa6\x01\n\tFoldScore\x12\x12\n\nclassifier\x18\x01 \x01(\t\x12\x0e\n\x06scores\x18\x02 \x01(\t\x12\x0c\n\x04\x66old\x18\x03 \x01(\r\x12\x36\n\x08measures\x18\x04 \x03(\x0b\x32$.offshelf.v1.FoldScore.MeasuresEntry\x1a/\n\rMeasuresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x87\x01\n\nFitRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x11\n\textractor\x18\x04 \x01(\t\x12\x12\n\nclassifier\x18\x05 \x01(\t\x12\x0f\n\x07measure\x18\x06 \x01(\t\x12\x0c\n\x04seed\x18\x07 \x01(\x04\"\x1c\n\x0b\x46itResponse\x12\r\n\x05model\x18\x01 \x01(\t2\xa6\x01\n\x0eTrainerService\x12X\n\rCrossValidate\x12!.offshelf.v1.CrossValidateRequest\x1a\".offshelf.v1.CrossValidateResponse0\x01\x12:\n\x03\x46it\x12\x17.offshelf.v1.FitRequest\x1a\x18.offshelf.v1.FitResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19offshelf/v1/trainer.proto\x12\x0boffshelf.v1\x1a\x18offshelf/v1/access.proto\x1a\x1boffshelf/v1/selection.proto\"\xaa\x01\n\x14\x43rossValidateRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12)\n\x04plan\x18\x04 \x01(\x0b\x32\x1b.offshelf.v1.ValidationPlan\x12\x0c\n\x04\x66old\x18\x05 \x01(\r\x12\x13\n\x0b\x63lassifiers\x18\x06 \x03(\t\x12\x0f\n\x07measure\x18\x07 \x01(\t\">\n\x15\x43rossValidateResponse\x12%\n\x05score\x18\x01 \x01(\x0b\x32\x16.offshelf.v1.FoldScore\"\xa6\x01\n\tFoldScore\x12\x12\n\nclassifier\x18\x01 \x01(\t\x12\x0e\n\x06scores\x18\x02 \x01(\t\x12\x0c\n\x04\x66old\x18\x03 \x01(\r\x12\x36\n\x08measures\x18\x04 \x03(\x0b\x32$.offshelf.v1.FoldScore.MeasuresEntry\x1a/\n\rMeasuresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x87\x01\n\nFitRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\r\n\x05table\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x11\n\textractor\x18\x04 \x01(\t\x12\x12\n\nclassifier\x18\x05 \x01(\t\x12\x0f\n\x07measure\x18\x06 \x01(\t\x12\x0c\n\x04seed\x18\x07 \x01(\x04\"\x1c\n\x0b\x46itResponse\x12\r\n\x05model\x18\x01 \x01(\t2\xb2\x01\n\x0eTrainerService\x12^\n\rCrossValidate\x12!.offshelf.v1.CrossValidateRequest\x1a\".offshelf.v1.CrossValidateResponse\"\x04\xa0\xbb\x18\x04\x30\x01\x12@\n\x03\x46it\x12\x17.offshelf.v1.FitRequest\x1a\x18.offshelf.v1.FitResponse\"\x04\xa0\xbb\x18\x04\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,18 +35,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FOLDSCORE_MEASURESENTRY']._loaded_options = None
   _globals['_FOLDSCORE_MEASURESENTRY']._serialized_options = b'8\001'
-  _globals['_CROSSVALIDATEREQUEST']._serialized_start=72
-  _globals['_CROSSVALIDATEREQUEST']._serialized_end=242
-  _globals['_CROSSVALIDATERESPONSE']._serialized_start=244
-  _globals['_CROSSVALIDATERESPONSE']._serialized_end=306
-  _globals['_FOLDSCORE']._serialized_start=309
-  _globals['_FOLDSCORE']._serialized_end=475
-  _globals['_FOLDSCORE_MEASURESENTRY']._serialized_start=428
-  _globals['_FOLDSCORE_MEASURESENTRY']._serialized_end=475
-  _globals['_FITREQUEST']._serialized_start=478
-  _globals['_FITREQUEST']._serialized_end=613
-  _globals['_FITRESPONSE']._serialized_start=615
-  _globals['_FITRESPONSE']._serialized_end=643
-  _globals['_TRAINERSERVICE']._serialized_start=646
-  _globals['_TRAINERSERVICE']._serialized_end=812
+  _globals['_TRAINERSERVICE'].methods_by_name['CrossValidate']._loaded_options = None
+  _globals['_TRAINERSERVICE'].methods_by_name['CrossValidate']._serialized_options = b'\240\273\030\004'
+  _globals['_TRAINERSERVICE'].methods_by_name['Fit']._loaded_options = None
+  _globals['_TRAINERSERVICE'].methods_by_name['Fit']._serialized_options = b'\240\273\030\004'
+  _globals['_CROSSVALIDATEREQUEST']._serialized_start=98
+  _globals['_CROSSVALIDATEREQUEST']._serialized_end=268
+  _globals['_CROSSVALIDATERESPONSE']._serialized_start=270
+  _globals['_CROSSVALIDATERESPONSE']._serialized_end=332
+  _globals['_FOLDSCORE']._serialized_start=335
+  _globals['_FOLDSCORE']._serialized_end=501
+  _globals['_FOLDSCORE_MEASURESENTRY']._serialized_start=454
+  _globals['_FOLDSCORE_MEASURESENTRY']._serialized_end=501
+  _globals['_FITREQUEST']._serialized_start=504
+  _globals['_FITREQUEST']._serialized_end=639
+  _globals['_FITRESPONSE']._serialized_start=641
+  _globals['_FITRESPONSE']._serialized_end=669
+  _globals['_TRAINERSERVICE']._serialized_start=672
+  _globals['_TRAINERSERVICE']._serialized_end=850
 # @@protoc_insertion_point(module_scope)
