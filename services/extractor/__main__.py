@@ -31,8 +31,14 @@ async def make_service(settings: Settings) -> ExtractorService:
         max_pixels=settings.max_image_pixels,
         decode_seconds=settings.decode_seconds,
     )
-    roots, max_pixels = settings.data_roots, settings.max_image_pixels
-    return ExtractorService(extraction, SegmentExtractor(extraction, store, roots=roots, max_pixels=max_pixels))
+    segments = SegmentExtractor(
+        extraction,
+        store,
+        roots=settings.data_roots,
+        max_pixels=settings.max_image_pixels,
+        buckets=settings.data_buckets,
+    )
+    return ExtractorService(extraction, segments)
 
 
 if __name__ == "__main__":

@@ -59,16 +59,25 @@ class SegmentExtractor:
         Where datasets are read from and segments written to.
     roots
         Folders that sources must lie in; None for any.
+    buckets
+        What sources in buckets must lie under.
     max_pixels
         The extraction's limit, which a segment records.
     """
 
     def __init__(
-        self, extraction: Extraction, store: ObjectStore, *, roots: tuple[Path, ...] | None, max_pixels: int
+        self,
+        extraction: Extraction,
+        store: ObjectStore,
+        *,
+        roots: tuple[Path, ...] | None,
+        max_pixels: int,
+        buckets: tuple[str, ...] = (),
     ) -> None:
         self._extraction = extraction
         self._store = store
         self._roots = roots
+        self._buckets = buckets
         self._max_pixels = max_pixels
         self._dataset = lru_cache(_DATASETS_KEPT)(partial(read_dataset, store))
 
@@ -93,7 +102,7 @@ class SegmentExtractor:
         NotFound
             If the dataset is not in the store.
         PermissionDenied
-            If the source lies outside the data roots.
+            If the source lies outside the data roots or buckets.
         Cancelled
             If `stop` was set.
         OffshelfError
@@ -102,7 +111,9 @@ class SegmentExtractor:
         self._check(request)
         images = sorted(set(request.images))
         dataset = self._dataset(request.dataset)
-        source = open_source(request.source, roots=self._roots, store=self._store, dataset=dataset)
+        source = open_source(
+            request.source, roots=self._roots, store=self._store, dataset=dataset, buckets=self._buckets
+        )
         done = 0
 
         def count() -> None:
@@ -111,7 +122,8 @@ class SegmentExtractor:
             on_progress(done)
 
         try:
-            found = self._extraction.extract(image_reader(source, dataset), images, on_done=count, stop=stop)
+            read = image_reader(source, dataset, stop=stop)
+            found = self._extraction.extract(read, images, on_done=count, stop=stop)
         finally:
             source.close()
         key = ""

@@ -14,8 +14,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from offshelf import measures
 from offshelf.errors import InvalidInput
 from offshelf.estimators import registry as classifiers
+from offshelf.rpc.auth import current_caller
 from offshelf.rpc.limits import CHUNK_BYTES
 from offshelf.runs import Combination, RunState
+from offshelf.services.orchestrator.runs.intake import Request
 from offshelf.v1 import orchestrator_pb2 as pb
 from offshelf.v1 import orchestrator_pb2_grpc, selection_pb2
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _RUNS_A_PAGE = 50
-_MOST_RUNS_A_PAGE = 1000
+_MOST_RUNS_A_PAGE = 200
 _ULID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
 
 
@@ -52,14 +54,17 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             raise InvalidInput("CreateRun needs a request id, so that a repeated request starts nothing twice.")
         spec = request.spec
         status, resumed = await self._orchestrator.create(
+            Request(
+                dataset=spec.dataset,
+                extractors=spec.extractors,
+                classifiers=spec.classifiers,
+                measure=spec.measure,
+                folds=spec.folds,
+                seed=spec.seed,
+                choice=Combination(spec.choice.extractor, spec.choice.classifier) if spec.HasField("choice") else None,
+            ),
             request_id=request.request_id,
-            dataset=spec.dataset,
-            extractors=spec.extractors,
-            classifiers=spec.classifiers,
-            measure=spec.measure,
-            folds=spec.folds,
-            seed=spec.seed,
-            choice=Combination(spec.choice.extractor, spec.choice.classifier) if spec.HasField("choice") else None,
+            user=current_caller().name,
         )
         return pb.CreateRunResponse(run=_run(status), resumed=resumed)
 
@@ -83,7 +88,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
 
     async def CancelRun(self, request: pb.CancelRunRequest, context: Context) -> pb.CancelRunResponse:
         del context
-        return pb.CancelRunResponse(run=_run(await self._orchestrator.cancel(request.run_id)))
+        return pb.CancelRunResponse(run=_run(await self._orchestrator.cancel(request.run_id, current_caller())))
 
     async def ReadArtifact(
         self, request: pb.ReadArtifactRequest, context: Context
@@ -159,6 +164,8 @@ def _run(status: RunStatus) -> pb.Run:
         error=status.error,
         left_out=status.left_out,
         result=_result(status.result) if status.result else None,
+        notices=status.notices.lines,
+        user=status.user,
     )
 
 

@@ -2,14 +2,16 @@
 
 import asyncio
 
+from offshelf.audit import AuditTrail
 from offshelf.extraction.registry import EXTRACTORS
 from offshelf.rpc.offload import Offload
 from offshelf.rpc.server import run
 from offshelf.services.predictor.installed import InstalledExtractors
+from offshelf.services.predictor.metrics import PredictorMetrics
 from offshelf.services.predictor.servicer import PredictorServicer
 from offshelf.services.predictor.serving import ModelServer
 from offshelf.settings import Settings
-from offshelf.store import open_store
+from offshelf.store import DOOR_SECONDS, open_store
 
 CALLS_AT_ONCE = 4
 WAITING_CALLS = 16
@@ -18,9 +20,11 @@ WAITING_CALLS = 16
 
 async def compose(settings: Settings) -> PredictorServicer:
     """Put the service together."""
-    store = await asyncio.to_thread(open_store, settings.store)
-    models = ModelServer(store, InstalledExtractors(store, settings, EXTRACTORS), cores=settings.cores)
-    return PredictorServicer(models, Offload(threads=CALLS_AT_ONCE, queue=WAITING_CALLS))
+    store = await asyncio.to_thread(open_store, settings.store, patience=DOOR_SECONDS)
+    metrics = PredictorMetrics()
+    extractors = InstalledExtractors(store, settings, EXTRACTORS)
+    models = ModelServer(store, extractors, cores=settings.cores, on_load=metrics.loaded)
+    return PredictorServicer(models, Offload(threads=CALLS_AT_ONCE, queue=WAITING_CALLS), AuditTrail(store), metrics)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,11 @@ from offshelf.v1 import predictor_pb2_grpc
 
 if TYPE_CHECKING:
     import grpc.aio
+    from prometheus_client import CollectorRegistry
 
+    from offshelf.audit import AuditTrail
     from offshelf.rpc.offload import Offload
+    from offshelf.services.predictor.metrics import PredictorMetrics
     from offshelf.services.predictor.serving import ModelServer
 
     Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
@@ -24,13 +27,19 @@ class PredictorServicer(predictor_pb2_grpc.PredictorServiceServicer):
 
     name = "offshelf.v1.PredictorService"
 
-    def __init__(self, models: ModelServer, offload: Offload) -> None:
+    def __init__(self, models: ModelServer, offload: Offload, audit: AuditTrail, metrics: PredictorMetrics) -> None:
         self._models = models
         self._offload = offload
+        self._metrics = metrics
+        self.audit = audit
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add this servicer to a server."""
         predictor_pb2_grpc.add_PredictorServiceServicer_to_server(self, server)
+
+    def measure(self, registry: CollectorRegistry) -> None:
+        """Let Prometheus read what is counted here."""
+        self._metrics.register(registry)
 
     async def warm_up(self) -> None:
         """Import what the first request would otherwise wait for."""
@@ -44,6 +53,7 @@ class PredictorServicer(predictor_pb2_grpc.PredictorServiceServicer):
     async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
         del context
         predictions = await self._offload.run(self._models.predict, request.model, tuple(request.images))
+        self._metrics.images(len(predictions), refused=sum(bool(each.error) for each in predictions))
         return pb.PredictResponse(
             results=[
                 pb.Prediction(label=each.label, probabilities=each.probabilities, error=each.error)

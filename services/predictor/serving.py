@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +16,7 @@ from offshelf.store import keys
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from offshelf.features import SegmentRow
     from offshelf.models import ModelCard
@@ -104,6 +105,8 @@ class ModelServer:
         Cores that numeric libraries may use.
     models_kept, extractors_kept
         How many of each stay loaded.
+    on_load
+        Told of each "model" and "extractor" that was loaded, and in how many seconds.
     """
 
     def __init__(
@@ -114,13 +117,15 @@ class ModelServer:
         cores: int = 1,
         models_kept: int = _MODELS_KEPT,
         extractors_kept: int = _EXTRACTORS_KEPT,
+        on_load: Callable[[str, float], None] = lambda _what, _seconds: None,
     ) -> None:
         self._store = store
         self._source = extractors
         self._cores = cores
+        self._on_load = on_load
         self._models: LeaseCache[str, _LoadedModel] = LeaseCache(self._load, lambda _: None, capacity=models_kept)
         self._extractors: LeaseCache[tuple[str, str], Embedder] = LeaseCache(
-            lambda key: extractors.open(*key), lambda embedder: embedder.close(), capacity=extractors_kept
+            self._open, lambda embedder: embedder.close(), capacity=extractors_kept
         )
 
     def warm_up(self) -> None:
@@ -234,8 +239,17 @@ class ModelServer:
             raise NotFound(f"There is no model {digest[:64]!r} in this store.") from None
 
     def _load(self, digest: str) -> _LoadedModel:
+        began = time.perf_counter()
         card = self._card(digest)
-        return _LoadedModel(card, models.read_estimator(self._store, card))
+        loaded = _LoadedModel(card, models.read_estimator(self._store, card))
+        self._on_load("model", time.perf_counter() - began)
+        return loaded
+
+    def _open(self, key: tuple[str, str]) -> Embedder:
+        began = time.perf_counter()
+        embedder = self._source.open(*key)
+        self._on_load("extractor", time.perf_counter() - began)
+        return embedder
 
 
 def _classify(model: _LoadedModel, rows: Sequence[SegmentRow]) -> list[Prediction]:

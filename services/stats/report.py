@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from offshelf import scores
 from offshelf.datasets import read_dataset
-from offshelf.digests import digest_of
+from offshelf.digests import canonical_json, digest_of
 from offshelf.errors import Cancelled
 from offshelf.services.stats.comparison import read_comparison
 from offshelf.services.stats.exports import scores_parquet, table_csv
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 PAGE_NAME = "report.html"
 TABLE_NAME = "table.csv"
 SCORES_NAME = "scores.parquet"
+ORIGIN_NAME = "report.json"
+"""Says what a report was made from. Not part of what is rendered."""
 
 REPORT_VERSION = 1
 """Version of what a report shows; part of its digest."""
@@ -103,6 +105,9 @@ def render_report(store: ObjectStore, request: ReportRequest, *, stop: threading
         SCORES_NAME: scores_parquet(_all_folds(store, comparison, stop)),
     }
     written = {name: keys.report(request.digest, name) for name in contents}
+    # First, so that no part of a report ever lies in the store without saying whose images it shows.
+    origin = canonical_json({"version": 1, "comparison": request.comparison, "dataset": comparison.dataset})
+    store.put(keys.report(request.digest, ORIGIN_NAME), origin)
     for name, content in contents.items():
         store.put(written[name], content)
     return written

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def evaluate_fold(
-    features: Features, dataset: Dataset, plan: ValidationPlan, *, fold: int, classifier: str, measure: str
+    features: Features, dataset: Dataset, plan: ValidationPlan, *, table: str, fold: int, classifier: str, measure: str
 ) -> FoldScores:
     """Learn from all folds but one and predict that one.
 
@@ -31,6 +31,8 @@ def evaluate_fold(
         What they are features of.
     plan
         Folds and seed.
+    table
+        Digest of the table that the features are from.
     fold
         Which fold is held out, from 0.
     classifier
@@ -65,6 +67,8 @@ def evaluate_fold(
     probabilities = building.class_probabilities(fitted.estimator, features.X[held_out], n_classes)
     indexes = items[held_out].tolist()
     return FoldScores(
+        dataset=dataset.digest,
+        table=table,
         classifier=classifier,
         fold=fold,
         classes=dataset.classes,

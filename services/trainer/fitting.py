@@ -120,7 +120,7 @@ def fit_model(
         n_classes=len(dataset.classes),
         seed=derived_seed(seed, "fit", classifier),
     )
-    data = persistence.save(fitted.estimator)
+    data = persistence.save(fitted.estimator, comment=models.origin_note(dataset.digest, table))
     versions = models.installed_versions()
     chosen = ", ".join(f"{name} {value}" for name, value in fitted.settings.items())
     card = models.ModelCard(

@@ -90,7 +90,7 @@ class TrainerWork:
             result = scores.read_fold(self._store, digest, fold)
         except (NotFound, DataLoss):
             data, features = self._load(dataset, table, fingerprint)
-            result = evaluate_fold(features, data, plan, fold=fold, classifier=classifier, measure=measure)
+            result = evaluate_fold(features, data, plan, table=table, fold=fold, classifier=classifier, measure=measure)
             scores.write_fold(self._store, digest, result)
         return {"scores": digest, "measures": dict(result.measures)}
 

@@ -12,7 +12,8 @@ OffshelfError
 ├── Unauthenticated       no token, or a wrong one
 ├── PermissionDenied      known, and not allowed
 │   └── StoreDenied       the store refuses: wrong credentials, read-only, no such bucket
-├── ResourceExhausted     a quota is used up, too much at a time
+├── ResourceExhausted     too much at a time; trying again later may help
+│   ├── QuotaExceeded     a user has as much as they may have
 │   └── StoreFull         the store takes no more
 ├── DataLoss              an artefact is missing or is not what it was
 ├── Unavailable           not there at the moment; trying again may help
@@ -118,6 +119,12 @@ class StoreDenied(PermissionDenied):
 
 class ResourceExhausted(OffshelfError):
     """A quota is used up, or too much is asked for at a time."""
+
+
+class QuotaExceeded(ResourceExhausted):
+    """A user has as much as they may have; trying again does not help."""
+
+    exit_code = 2
 
 
 class StoreFull(ResourceExhausted):

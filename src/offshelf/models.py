@@ -1,6 +1,7 @@
 """Models: a fitted classifier and its card, named by the digest of the procedure that made it.
 
-The estimator is written first and the card last, so that a card in the store says that the model is whole.
+The estimator is written first and the card last, so that a card in the store says that the model is whole. The
+estimator's file says by itself what it was fitted on, for when there is no card yet, or no more.
 """
 
 from __future__ import annotations
@@ -112,6 +113,32 @@ class ModelCard:
         if card is None:
             raise DataLoss("A model's card (model.json) is of another version of Offshelf: fit the model again.")
         return card
+
+
+def origin_note(dataset: str, table: str) -> bytes:
+    """Say what an estimator was fitted on, for `persistence.save`."""
+    return canonical_json({"dataset": dataset, "table": table})
+
+
+def read_origin(store: ObjectStore, digest: str) -> tuple[str, str]:
+    """Read from an estimator's file, without loading it, the digests of the dataset and table it was fitted on.
+
+    Raises
+    ------
+    NotFound
+        If there is no such file.
+    DataLoss
+        If the file does not say it, or is damaged.
+    """
+    from offshelf.estimators import persistence
+
+    note = persistence.read_comment(store.get(keys.model(digest)))
+    try:
+        document = json.loads(note)
+        dataset, table = document["dataset"], document["table"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataLoss(f"The estimator of model {digest[:12]} does not say what it was fitted on.") from error
+    return str(dataset), str(table)
 
 
 def installed_versions() -> dict[str, str]:

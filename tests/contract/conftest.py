@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 import threading
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from offshelf.store import ObjectStore, open_store
+from tests.contract.fake_s3 import FakeServer
+from tests.integration.rclone_s3 import S3Server, serve_s3
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-ACCESS_KEY = "contract-access"
-SECRET_KEY = "contract-secret-never-shown"
-BUCKET = "contract"
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -35,45 +29,11 @@ class Place:
         return open_store(self.url, create=create, environ=self.environ)
 
 
-@dataclass(frozen=True)
-class S3Server:
-    """A running S3 server with one empty bucket."""
-
-    address: str
-    environ: Mapping[str, str]
-
-    def url(self, prefix: str, bucket: str = BUCKET) -> str:
-        """Address of a store under a prefix."""
-        return f"s3://{bucket}/{prefix}?endpoint=http://{self.address}"
-
-
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """Serve an empty folder as S3 on a port of the kernel's choice."""
-    folder = tmp_path_factory.mktemp("s3")
-    (folder / BUCKET).mkdir()
-    rclone = Path(sys.executable).with_name("rclone")
-    environ = {**os.environ, "RCLONE_AUTH_KEY": f'"{ACCESS_KEY},{SECRET_KEY}"', "RCLONE_CONFIG": os.devnull}
-    command = [str(rclone), "serve", "s3", "--addr", "127.0.0.1:0", str(folder)]
-    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        try:
-            seen: list[str] = []
-            for line in process.stderr:
-                seen.append(line)
-                if found := re.search(r"http://(127\.0\.0\.1:\d+)/", line):
-                    keys = {"OFFSHELF_S3_ACCESS_KEY": ACCESS_KEY, "OFFSHELF_S3_SECRET_KEY": SECRET_KEY}
-                    # Read on, or rclone would stop once the pipe is full.
-                    rest = threading.Thread(target=process.stderr.read)
-                    rest.start()
-                    yield S3Server(found[1], keys)
-                    process.terminate()
-                    rest.join()
-                    break
-            else:
-                pytest.fail("rclone did not start: " + "".join(seen))
-        finally:
-            process.terminate()
+    """Serve an empty folder as S3."""
+    with serve_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
 @pytest.fixture(params=["directory", "s3"])
@@ -82,11 +42,28 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "directory":
         return Place(str(tmp_path / "store"))
     server: S3Server = request.getfixturevalue("s3_server")
-    # The folder pytest made for this test has a name that no other test has.
-    return Place(server.url(f"{tmp_path.parent.name}/{tmp_path.name}"), server.environ)
+    return Place(server.url(own_prefix(tmp_path)), server.environ)
+
+
+def own_prefix(tmp_path: Path) -> str:
+    """Name a prefix for one test: the folder that pytest made for it has a name that no other test has."""
+    return f"{tmp_path.parent.name}/{tmp_path.name}"
 
 
 @pytest.fixture
 def store(place: Place) -> ObjectStore:
     """A new store."""
     return place.open()
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    """A server whose answers a test prepares."""
+    with FakeServer() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()

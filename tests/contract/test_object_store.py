@@ -170,12 +170,50 @@ def test_a_prefix_may_end_anywhere(store: ObjectStore, prefix: str, expected: li
     assert names(store, prefix) == expected
 
 
+@pytest.mark.parametrize(
+    ("prefix", "expected"),
+    [
+        ("", ["a", "a-b", "ab", "b"]),
+        ("a/", ["x", "xy"]),
+        ("a/xy/", ["y", "z"]),
+        ("a/xy/z/", ["deep"]),
+        ("a-b/", ["x"]),
+        ("ab/", []),
+        ("zz/", []),
+        ("zz/yy/", []),
+    ],
+)
+def test_children_are_the_next_parts(store: ObjectStore, prefix: str, expected: list[str]) -> None:
+    """A user who asks what lies directly below a prefix gets each name once, sorted, whether object or folder."""
+    for key in ["a/x", "a/xy/z/deep", "a/xy/y", "a/xy/z/deep", "a-b/x", "ab", "b"]:
+        store.put(key, b"x")
+    assert [name for name in store.children(prefix) if name != keys.FORMAT] == expected
+
+
+def test_children_go_with_the_last_object(store: ObjectStore) -> None:
+    """A user who deletes everything of a run does not see the run any more."""
+    for key in ["runs/1/spec.json", "runs/1/events/1.json", "runs/2/spec.json"]:
+        store.put(key, b"x")
+    store.delete("runs/1/spec.json")
+    assert list(store.children("runs/")) == ["1", "2"]
+    store.delete("runs/1/events/1.json")
+    assert list(store.children("runs/")) == ["2"]
+    store.delete("runs/2/spec.json")
+    assert list(store.children("runs/")) == []
+    store.put("runs/1/spec.json", b"again")
+    assert list(store.children("runs/")) == ["1"]
+
+
 def test_a_long_list_is_complete(store: ObjectStore) -> None:
     """A user with more objects than fit into one answer of a server gets them all, once."""
     written = [f"many/{number % 7}/{number:05d}" for number in range(1100)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda key: store.put(key, b""), written))
     assert names(store, "many/") == sorted(written)
+    assert list(store.children("many/")) == [str(number) for number in range(7)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: store.put(f"wide/{number:05d}/x", b""), range(1100)))
+    assert list(store.children("wide/")) == [f"{number:05d}" for number in range(1100)]
 
 
 @pytest.mark.parametrize("size", [0, 5, 1 << 20, (33 << 20) + 7])
@@ -233,6 +271,13 @@ def test_an_unsafe_prefix_is_refused(store: ObjectStore, prefix: str) -> None:
     """A user cannot list what lies outside the store, or its own files."""
     with pytest.raises(InvalidInput):
         list(store.list(prefix))
+
+
+@pytest.mark.parametrize("prefix", ["/", "a", "a/b", "../", "a//", ".embedded/", "a/./"])
+def test_what_is_no_folder_has_no_children(store: ObjectStore, prefix: str) -> None:
+    """A user who asks for the children of what is no folder, or lies outside the store, is told so."""
+    with pytest.raises(InvalidInput):
+        list(store.children(prefix))
 
 
 def test_readers_see_whole_objects(store: ObjectStore) -> None:

@@ -12,8 +12,8 @@ import grpc
 
 from offshelf.errors import Conflict, InvalidInput, NotFound, OffshelfError, Unauthenticated, Unavailable, UnknownName
 from offshelf.rpc.status import ERROR_METADATA, public_name, status_of
+from offshelf.v1 import dataset_pb2_grpc, orchestrator_pb2_grpc, predictor_pb2, predictor_pb2_grpc, selection_pb2
 from offshelf.v1 import orchestrator_pb2 as pb
-from offshelf.v1 import orchestrator_pb2_grpc, predictor_pb2, predictor_pb2_grpc, selection_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +57,8 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     until_cancelled: bool = False
     stubborn: bool = False
     """Runs do not end when they are asked to stop."""
+    notices: list[str] = field(default_factory=list)
+    """What is in the way while a run goes on."""
     artifacts: dict[str, bytes] = field(default_factory=lambda: dict(ARTIFACTS))
     requests: list[pb.CreateRunRequest] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -70,7 +72,9 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
                 fail(context, UnknownName.among("extractor", name, EXTRACTORS))
         run = pb.Run(id=f"01RUN{len(self.runs)}", spec=request.spec, state=pb.RUN_STATE_PENDING)
         run.created_at.GetCurrentTime()
-        run.spec.dataset = f"folder:{request.spec.dataset}"
+        given = request.spec.dataset
+        run.spec.dataset = given.replace("dataset:", "store:") if given.startswith("dataset:") else f"folder:{given}"
+        run.user = "ada"
         self.runs[run.id] = run
         return pb.CreateRunResponse(run=run, resumed=len(self.runs) > 1)
 
@@ -88,6 +92,7 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             run.activity = "extracting hog"
             run.left_out.append("googlenet: no weights. Set OFFSHELF_WEIGHTS.")
             run.progress.CopyFrom(pb.RunProgress(images_total=4, images_scanned=4, seconds_left=-1))
+            run.notices.extend(self.notices)
         yield pb.WatchRunResponse(run=run)
         if self.lost_watches:
             self.lost_watches -= 1
@@ -98,6 +103,7 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         yield pb.WatchRunResponse(run=run)
 
     def _finish(self, run: pb.Run) -> None:
+        run.ClearField("notices")
         run.state = pb.RUN_STATE_CANCELLED if self.cancelled.is_set() else self.end
         if run.state == pb.RUN_STATE_FAILED:
             run.error = "The store is full."
@@ -241,11 +247,17 @@ def fail(context: Any, error: OffshelfError) -> NoReturn:
 
 
 @contextmanager
-def serving(orchestrator: FakeOrchestrator, predictor: FakePredictor) -> Iterator[str]:
-    """Serve both on a free port of this process, and give the address."""
+def serving(
+    orchestrator: FakeOrchestrator,
+    predictor: FakePredictor,
+    datasets: dataset_pb2_grpc.DatasetServiceServicer | None = None,
+) -> Iterator[str]:
+    """Serve them on a free port of this process, and give the address."""
     server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", 32 << 20)])
     orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server(orchestrator, server)
     predictor_pb2_grpc.add_PredictorServiceServicer_to_server(predictor, server)
+    if datasets is not None:
+        dataset_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, server)
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     orchestrator.predictor = orchestrator.predictor or address
     server.start()

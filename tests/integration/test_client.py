@@ -67,7 +67,7 @@ def impatient(client: Client, run: Run) -> Run:
 def test_the_main_job_takes_five_lines(client: Client, tmp_path: Path) -> None:
     """A run is started, watched, shown, and its best model predicts."""
     seen: list[RunStatus] = []
-    run = client.run("pets", extractors=["googlenet", "hog"], classifiers=["SVM", "KNN"])
+    run = client.run("server:/data/pets", extractors=["googlenet", "hog"], classifiers=["SVM", "KNN"])
     assert run.watch(seen.append) is run
     assert [status.state for status in seen] == [RunState.RUNNING, RunState.SUCCEEDED]
     assert seen[0].progress.seconds_left is None
@@ -84,10 +84,10 @@ def test_the_main_job_takes_five_lines(client: Client, tmp_path: Path) -> None:
 def test_what_is_asked_for_reaches_the_server(client: Client, orchestrator: FakeOrchestrator) -> None:
     """Every option is sent as given; one name may be given without a list."""
     choice = Combination("hog", "SVM")
-    client.run("pets", extractors="hog", classifiers=["SVM"], measure="f1", folds=5, seed=7, choice=choice)
+    client.run("server:/data/pets", extractors="hog", classifiers=["SVM"], measure="f1", folds=5, seed=7, choice=choice)
     spec = orchestrator.requests[0].spec
     assert (list(spec.extractors), list(spec.classifiers), spec.measure) == (["hog"], ["SVM"], "f1")
-    assert (spec.dataset, spec.folds, spec.seed, spec.choice.extractor) == ("pets", 5, 7, "hog")
+    assert (spec.dataset, spec.folds, spec.seed, spec.choice.extractor) == ("/data/pets", 5, 7, "hog")
     assert orchestrator.requests[0].request_id
 
 
@@ -95,19 +95,19 @@ def test_what_is_asked_for_reaches_the_server(client: Client, orchestrator: Fake
 def test_impossible_numbers_are_told_apart(client: Client, wrong: dict[str, int]) -> None:
     """A number that no server could take is an InvalidInput that names it."""
     with pytest.raises(InvalidInput, match=next(iter(wrong))):
-        client.run("pets", folds=wrong.get("folds", 5), seed=wrong.get("seed", 0))
+        client.run("server:/data/pets", folds=wrong.get("folds", 5), seed=wrong.get("seed", 0))
 
 
 def test_a_path_that_is_no_text_is_told(client: Client) -> None:
     """A dataset whose name is not UTF-8 is an InvalidInput, not a defect."""
     with pytest.raises(InvalidInput, match="UTF-8"):
-        client.run("pets\udcff")
+        client.run("server:/data/pets\udcff")
 
 
 def test_errors_of_the_server_keep_their_class(client: Client, address: str) -> None:
     """An unknown name arrives as UnknownName with the nearest match; a wrong token as Unauthenticated."""
     with pytest.raises(UnknownName, match="googlenet"):
-        client.run("pets", extractors=["googelnet"])
+        client.run("server:/data/pets", extractors=["googelnet"])
     with pytest.raises(NotFound, match="01NONE"):
         client.get("01NONE")
     with Client(address, "wrong") as stranger, pytest.raises(Unauthenticated):
@@ -140,12 +140,12 @@ def test_the_catalogue_says_why_something_is_missing(client: Client) -> None:
 def test_a_watch_survives_lost_connections(client: Client, orchestrator: FakeOrchestrator) -> None:
     """A server that goes away for a moment does not end the watch."""
     orchestrator.lost_watches = 3
-    assert impatient(client, client.run("pets")).watch().state is RunState.SUCCEEDED
+    assert impatient(client, client.run("server:/data/pets")).watch().state is RunState.SUCCEEDED
 
 
 def test_a_watch_does_not_go_on_for_ever(client: Client) -> None:
     """If the server stays away, the error says how to go on."""
-    run = client.run("pets")
+    run = client.run("server:/data/pets")
     with Client("127.0.0.1:9", TOKEN) as nowhere, pytest.raises(Unavailable, match="ask for the same run again"):
         impatient(nowhere, run).watch()
 
@@ -163,7 +163,7 @@ def test_a_run_that_ends_badly_raises(
 ) -> None:
     """Watching raises what became of the run, with the reason; there is no table then."""
     orchestrator.end = end
-    run = impatient(client, client.run("pets"))
+    run = impatient(client, client.run("server:/data/pets"))
     with pytest.raises(error, match=said):
         run.watch()
     with pytest.raises(Conflict, match="no result"):
@@ -173,7 +173,7 @@ def test_a_run_that_ends_badly_raises(
 def test_a_run_can_be_stopped_while_it_is_watched(client: Client, orchestrator: FakeOrchestrator) -> None:
     """Cancelling ends the updates with the state cancelled."""
     orchestrator.until_cancelled = True
-    run = client.run("pets")
+    run = client.run("server:/data/pets")
     states = []
     for status in run.updates():
         states.append(status.state)
@@ -183,7 +183,7 @@ def test_a_run_can_be_stopped_while_it_is_watched(client: Client, orchestrator: 
 
 def test_leaving_a_watch_leaves_the_run(client: Client) -> None:
     """Breaking out of the updates neither hangs nor hinders the next watch."""
-    run = client.run("pets")
+    run = client.run("server:/data/pets")
     for _ in run.updates():
         break
     assert run.watch().state is RunState.SUCCEEDED
@@ -192,16 +192,16 @@ def test_leaving_a_watch_leaves_the_run(client: Client) -> None:
 def test_runs_are_listed_over_all_pages(client: Client) -> None:
     """All runs come, newest first, and each can be used as if it had just been started."""
     for _ in range(5):
-        client.run("/data/pets").watch()
+        client.run("server:/data/pets").watch()
     found = list(client.runs())
     assert [run.id for run in found] == [f"01RUN{number}" for number in (4, 3, 2, 1, 0)]
-    assert found[0].status.spec.dataset == "/data/pets"
+    assert found[0].status.spec.dataset == "server:/data/pets"
     assert client.get("01RUN2").best.digest == MODEL
 
 
 def test_an_output_holds_all_artefacts_and_how_to_go_on(client: Client, address: str, tmp_path: Path) -> None:
     """The download has every file byte for byte, and run.json says in addition where it came from."""
-    run = client.run("/data/pets", extractors=["hog"]).watch()
+    run = client.run("server:/data/pets", extractors=["hog"]).watch()
     out = run.download(tmp_path / "out")
     for name, data in ARTIFACTS.items():
         if name != "run.json":
@@ -209,7 +209,7 @@ def test_an_output_holds_all_artefacts_and_how_to_go_on(client: Client, address:
     summary = json.loads((out / "run.json").read_text())
     assert summary["images_extracted"] == 0
     assert summary["client"]["server"] == address
-    assert summary["client"]["spec"]["dataset"] == "/data/pets"
+    assert summary["client"]["spec"]["dataset"] == "server:/data/pets"
     assert TOKEN not in (out / "run.json").read_text()
     with pytest.raises(Conflict):
         run.download(out)
@@ -219,7 +219,7 @@ def test_an_output_holds_all_artefacts_and_how_to_go_on(client: Client, address:
 def test_a_server_cannot_write_elsewhere(client: Client, orchestrator: FakeOrchestrator, tmp_path: Path) -> None:
     """An artefact with a path that leads out is refused, and nothing of the output stays."""
     orchestrator.artifacts["../evil"] = b"x"
-    run = client.run("pets").watch()
+    run = client.run("server:/data/pets").watch()
     with pytest.raises(DataLoss, match="evil"):
         run.download(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -227,10 +227,10 @@ def test_a_server_cannot_write_elsewhere(client: Client, orchestrator: FakeOrche
 
 def test_another_combination_can_be_fitted(client: Client, orchestrator: FakeOrchestrator) -> None:
     """`fit` asks for the same run with a choice, and gives the chosen model."""
-    model = client.run("pets", extractors=["googlenet"], folds=5).watch().fit("hog", "KNN")
+    model = client.run("server:/data/pets", extractors=["googlenet"], folds=5).watch().fit("hog", "KNN")
     assert (model.extractor, model.classifier) == ("hog", "KNN")
     spec = orchestrator.requests[-1].spec
-    assert (list(spec.extractors), spec.dataset, spec.folds) == (["googlenet", "hog"], "pets", 5)
+    assert (list(spec.extractors), spec.dataset, spec.folds) == (["googlenet", "hog"], "/data/pets", 5)
 
 
 def test_predictions_keep_the_order_and_errors_stay_single(
@@ -240,7 +240,7 @@ def test_predictions_keep_the_order_and_errors_stay_single(
     (tmp_path / "good.jpg").write_bytes(b"jpeg")
     (tmp_path / "bad.jpg").write_bytes(b"text")
     paths = [tmp_path / name for name in ("missing.jpg", "good.jpg", "bad.jpg", "")]
-    model = client.run("pets").watch().best
+    model = client.run("server:/data/pets").watch().best
     missing, good, bad, folder = model.predict(paths)
     assert "No such file" in missing.error
     assert good.label == "dog"
@@ -254,7 +254,7 @@ def test_predictions_keep_the_order_and_errors_stay_single(
 
 def test_many_and_large_images_are_sent_in_messages_that_fit(client: Client, predictor: FakePredictor) -> None:
     """Chunks end at 64 images or 24 MiB, and one image above that is an error of its own."""
-    model = client.run("pets").watch().best
+    model = client.run("server:/data/pets").watch().best
     assert len(model.predict([b"jpeg"] * 150)) == 150
     assert predictor.chunks == [64, 64, 22]
     predictor.chunks.clear()
@@ -265,7 +265,7 @@ def test_many_and_large_images_are_sent_in_messages_that_fit(client: Client, pre
 
 def test_a_predictor_that_was_started_anew_is_found_again(client: Client, predictor: FakePredictor) -> None:
     """If the predictor moves, it is located once more and the images are sent again."""
-    model = client.run("pets").watch().best
+    model = client.run("server:/data/pets").watch().best
     predictor.unavailable = 4  # all that the channel itself tries
     assert model.predict(b"jpeg").label == "dog"
 
@@ -283,7 +283,7 @@ def test_a_model_is_used_by_its_digest_and_saved(client: Client, tmp_path: Path)
     assert model.predict(b"jpeg").label == "dog"
     with pytest.raises(NotFound, match="No run"):
         model.save(tmp_path / "model")
-    client.run("pets").watch()
+    client.run("server:/data/pets").watch()
     saved = model.save(tmp_path / "model")
     assert (saved / "model.skops").read_bytes() == ARTIFACTS["model/model.skops"]
 

@@ -33,7 +33,7 @@ def orchestrator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fa
 @pytest.mark.usefixtures("orchestrator")
 def test_run_shows_the_table_and_writes_the_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The result goes to standard output, the progress and what was left out to standard error."""
-    assert main(["run", "/data/pets"]) == 0
+    assert main(["run", "server:/data/pets"]) == 0
     shown = capsys.readouterr()
     lines = shown.out.splitlines()
     assert lines[0] == "accuracy in %, mean (standard deviation) over 10 folds"
@@ -50,7 +50,7 @@ def test_a_refused_run_says_why_in_one_line(
     orchestrator: FakeOrchestrator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A misspelt name costs one line with the nearest match and exit code 2, and leaves no output."""
-    assert main(["run", "pets", "-e", "hgo"]) == 2
+    assert main(["run", "server:/data/pets", "-e", "hgo"]) == 2
     assert capsys.readouterr().err == "Error: There is no extractor 'hgo'. Did you mean 'hog'? Known: googlenet, hog.\n"
     assert list(tmp_path.iterdir()) == []
     assert not orchestrator.runs
@@ -61,7 +61,7 @@ def test_a_run_that_fails_says_why(
 ) -> None:
     """The reason is the last line, the exit code 1, and no output is left."""
     orchestrator.end = pb.RUN_STATE_FAILED
-    assert main(["run", "pets"]) == 1
+    assert main(["run", "server:/data/pets"]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == "Error: The run failed: The store is full."
     assert list(tmp_path.iterdir()) == []
 
@@ -93,7 +93,7 @@ def test_fit_tells_how_far_behind_the_choice_is(
     orchestrator: FakeOrchestrator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`fit` goes on from an output's own specification and puts the model beside the best one."""
-    main(["run", "/data/pets", "-c", "SVM,KNN", "--folds", "5", "-o", "out"])
+    main(["run", "server:/data/pets", "-c", "SVM,KNN", "--folds", "5", "-o", "out"])
     capsys.readouterr()
     assert main(["fit", "out", "-e", "hog", "-c", "SVM"]) == 0
     shown = capsys.readouterr().out
@@ -102,7 +102,7 @@ def test_fit_tells_how_far_behind_the_choice_is(
     assert orchestrator.requests[-1].spec.dataset == "/data/pets"
     assert orchestrator.requests[-1].spec.folds == 5
     assert main(["fit", "out", "-e", "hog", "-c", "SVM"]) == 2
-    assert main(["run", "/data/pets", "-o", "out", "--overwrite"]) == 0
+    assert main(["run", "server:/data/pets", "-o", "out", "--overwrite"]) == 0
 
 
 @pytest.mark.usefixtures("orchestrator")
@@ -110,7 +110,7 @@ def test_fit_never_sends_a_token_where_a_folder_says(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An output from a server is gone on with only when its user names the server."""
-    main(["run", "/data/pets", "-o", "out"])
+    main(["run", "server:/data/pets", "-o", "out"])
     monkeypatch.delenv("OFFSHELF_SERVER")
     capsys.readouterr()
     assert main(["fit", "out", "-e", "hog", "-c", "SVM"]) == 2
@@ -122,12 +122,13 @@ def test_runs_can_be_listed_watched_and_cancelled(capsys: pytest.CaptureFixture[
     """`runs` lists, `watch` shows the table of a run, `cancel` refuses one that has ended."""
     assert main(["runs"]) == 0
     assert "no runs yet" in capsys.readouterr().err
-    main(["run", "/data/pets"])
+    main(["run", "server:/data/pets"])
     capsys.readouterr()
     assert main(["runs"]) == 0
     line = capsys.readouterr().out.splitlines()[1]
     assert line.startswith("01RUN0  succeeded")
-    assert line.endswith("/data/pets  googlenet + SVM 97.0 % accuracy")
+    assert line.split()[4:6] == ["ada", "server:/data/pets"]
+    assert line.endswith("  googlenet + SVM 97.0 % accuracy")
     assert main(["watch", "01RUN0"]) == 0
     assert "googlenet + SVM is the best." in capsys.readouterr().out
     assert main(["cancel", "01RUN0"]) == 2
@@ -146,7 +147,7 @@ def test_the_catalogue_is_for_people_and_programs(capsys: pytest.CaptureFixture[
 def start_run() -> subprocess.Popen[str]:
     """Start `offshelf run` in a process of its own and return when it watches its run."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "offshelf.cli", "run", "pets"],
+        [sys.executable, "-m", "offshelf.cli", "run", "server:/data/pets"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

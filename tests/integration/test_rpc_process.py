@@ -192,6 +192,8 @@ async def test_health_says_not_serving_until_warmed_up(starting: Any) -> None:
         ({"port": "no number"}, "InvalidInput", "OFFSHELF_PORT='no number' cannot be used"),
         ({"token_file": ""}, "InvalidInput", "A server needs a token"),
         ({"token_file": "/no/such/file"}, "InvalidInput", "The token file /no/such/file cannot be read"),
+        ({"host": "0.0.0.0"}, "InvalidInput", "listen on 0.0.0.0 without encryption. Set OFFSHELF_TLS"),  # noqa: S104
+        ({"tls": "/no/such/folder"}, "InvalidInput", "The key file /no/such/folder/tls.key cannot be read"),
     ],
 )
 async def test_a_start_that_fails_says_why(starting: Any, settings: dict[str, str], kind: str, said: str) -> None:

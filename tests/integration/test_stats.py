@@ -89,6 +89,8 @@ def request_(store: ObjectStore) -> pb.CompareRequest:
                 store,
                 digest,
                 scores.FoldScores(
+                    dataset=dataset.digest,
+                    table=digest_of(extractor),
                     classifier=classifier,
                     fold=fold,
                     classes=dataset.classes,

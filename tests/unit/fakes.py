@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from offshelf.errors import NotFound
-from offshelf.store.objects import ObjectInfo, check_key
+from offshelf.store.objects import ObjectInfo, check_folder, check_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +50,14 @@ class MemoryStore:
             if key.startswith(prefix):
                 yield ObjectInfo(key, len(self.objects[key]), 0.0)
 
+    def children(self, prefix: str) -> Iterator[str]:
+        """Yield the distinct next parts of the keys below a prefix, sorted."""
+        below = [key.removeprefix(check_folder(prefix)) for key in self.objects if key.startswith(prefix)]
+        yield from sorted({key.partition("/")[0] for key in below})
+
     def delete(self, key: str) -> None:
         """Remove an object."""
         self.objects.pop(check_key(key), None)
+
+    def close(self) -> None:
+        """Do nothing."""

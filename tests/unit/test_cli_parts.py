@@ -20,7 +20,7 @@ from offshelf.cli.run import run
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMMANDS = ("run", "predict", "fit", "catalog", "runs", "watch", "cancel", "up")
+COMMANDS = ("run", "predict", "fit", "catalog", "runs", "watch", "cancel", "datasets", "gc", "up")
 PROGRESS = Progress(
     images_scanned=100,
     images_total=100,

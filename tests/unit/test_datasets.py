@@ -227,7 +227,8 @@ def test_kind_of_a_dataset_is_found(tmp_path: Path) -> None:
     assert source_uri(str(tmp_path / "pets")) == f"folder:{tmp_path}/pets"
     assert source_uri(f"{tmp_path}/x/../a.ZIP") == f"zip:{tmp_path}/a.ZIP"
     assert source_uri(str(tmp_path / "b.csv")) == f"csv:{tmp_path}/b.csv"
-    for path in (str(tmp_path / "c.tar"), "", "a\0b", "a\nb", "\udcff"):
+    assert source_uri(f"dataset:{'ab' * 32}", roots=()) == f"store:{'ab' * 32}"
+    for path in (str(tmp_path / "c.tar"), "", "a\0b", "a\nb", "\udcff", "dataset:", "dataset:pets"):
         with pytest.raises(InvalidDataset):
             source_uri(path)
 
@@ -238,7 +239,9 @@ def test_kind_of_a_dataset_is_found(tmp_path: Path) -> None:
         ("folder:/data/my.pets/", "my.pets"),
         ("zip:/data/pets.zip", "pets"),
         ("csv:/pets.csv", "pets"),
-        ("store:", "images"),
+        (f"store:{'ab' * 32}", "images"),
+        ("s3://photos/my.pets", "my.pets"),
+        ("s3://photos", "photos"),
     ],
 )
 def test_dataset_has_a_name_for_titles(uri: str, name: str) -> None:
@@ -263,7 +266,7 @@ def test_only_data_roots_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["", "folder", "folder:", "folder:relative", "http://x/y", "s3:/x", "csv:/a\nb", "store:x"]
+    "uri", ["", "folder", "folder:", "folder:relative", "http://x/y", "s3:/x", "csv:/a\nb", "store:x", "store:"]
 )
 def test_other_uris_are_refused(uri: str) -> None:
     """A source in a form that is not known is refused with the forms that are."""

@@ -6,8 +6,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from offshelf.datasets import Dataset, Entry, ImageUnread, Item, Unread, image_reader, open_source, scan
-from offshelf.errors import Cancelled, InvalidDataset, InvalidInput
+from offshelf.datasets import (
+    Dataset,
+    Entry,
+    ImageUnread,
+    Item,
+    Unread,
+    image_reader,
+    open_source,
+    scan,
+    write_dataset,
+)
+from offshelf.errors import Cancelled, DataLoss, InvalidDataset, InvalidInput, NotFound
 from offshelf.store import keys
 from tests.unit.fakes import MemoryStore
 
@@ -160,16 +170,44 @@ def test_uploaded_images_are_read_from_the_store() -> None:
     dataset = Dataset.of(items)
     store.put(keys.image(digest(b"x")), b"x")
     store.put(keys.image(digest(large)), large)
-    source = open_source("store:", roots=(), store=store, dataset=dataset)
+    source = open_source(f"store:{dataset.digest}", roots=(), store=store, dataset=dataset)
+    assert source.uri == f"store:{dataset.digest}"
     assert [(entry.path, entry.label) for entry in source.entries()] == [("a/1", "a"), ("b/1", "b"), ("c/1", "c")]
     assert source.read("b/1") == large
+    assert source.read("b/1", len(large)) == large
     with pytest.raises(ImageUnread, match="limit"):
-        source.read("b/1", 1000)
+        source.read("b/1", len(large) - 1)
     for path in ("c/1", "d/1"):
         with pytest.raises(ImageUnread, match="does not exist"):
             source.read(path)
-    scanned, unread = scan(source)
-    assert scanned.items == dataset.items[:2]
-    assert [image.path for image in unread] == ["c/1"]
     with pytest.raises(InvalidInput):
-        open_source("store:", roots=None, store=store)
+        open_source(f"store:{dataset.digest}", roots=None)
+
+
+def test_uploaded_images_are_found_by_their_names() -> None:
+    """A run over uploaded images begins at once: they are looked up and not read again; a missing one is reported."""
+    store = MemoryStore()
+    items = [Item(f"{label}/1", label, label * 2, digest(label.encode())) for label in "abc"]
+    dataset = Dataset.of(items)
+    for label in "ab":
+        store.put(keys.image(digest(label.encode())), b"never looked at")
+    scanned, unread = scan(open_source(f"store:{dataset.digest}", roots=(), store=store, dataset=dataset))
+    assert scanned.items == dataset.items[:2]
+    assert unread == [Unread("c/1", "does not exist")]
+
+
+def test_an_uploaded_dataset_is_found_by_its_digest() -> None:
+    """A dataset in the store needs nothing but its digest; one that is not there, or is damaged, is an error."""
+    store = MemoryStore()
+    dataset = Dataset.of([Item("a/1", "a", "", digest(b"x"))])
+    other = Dataset.of([Item("b/1", "b", "", digest(b"x"))])
+    uri = f"store:{dataset.digest}"
+    with pytest.raises(NotFound):
+        open_source(uri, roots=None, store=store)
+    write_dataset(store, dataset)
+    for known in (None, dataset, other):
+        source = open_source(uri, roots=(), store=store, dataset=known)
+        assert [entry.path for entry in source.entries()] == ["a/1"]
+    store.objects[keys.dataset(dataset.digest)] = other.to_json()
+    with pytest.raises(DataLoss):
+        open_source(uri, roots=None, store=store)

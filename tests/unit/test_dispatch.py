@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from offshelf.errors import DataLoss, StoreUnavailable, Unavailable
-from offshelf.services.orchestrator.dispatch import dispatcher as dispatch
+from offshelf.services.orchestrator.dispatch import patience, trial
 from offshelf.services.orchestrator.dispatch.budget import CoreBudget
 from offshelf.services.orchestrator.dispatch.dispatcher import Dispatcher
+from offshelf.services.orchestrator.dispatch.failures import Unreached
 from offshelf.services.orchestrator.dispatch.units import ExtractionOutcome, ExtractionUnit, FoldResult, ScoringUnit
-from offshelf.services.orchestrator.fleet.replicas import Replica, ReplicaPool, Role, RoleUnavailable
+from offshelf.services.orchestrator.fleet.replicas import Replica, ReplicaPool, Role, RoleUnavailable, keep_quiet
 from tests.unit.fakes import MemoryStore
 
 if TYPE_CHECKING:
@@ -24,20 +25,38 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "_BACK_OFF_SECONDS", 0.0)
+    monkeypatch.setattr(trial, "_BACK_OFF_SECONDS", 0.0)
+    monkeypatch.setattr(patience, "_FIRST_SECONDS", 0.0)
 
 
 class SteadyFleet:
-    """A fleet whose one replica of each role always comes back."""
+    """A fleet whose one replica of each role always comes back.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    blames
+        Whether a lost replica may have been its work's fault.
+    """
+
+    def __init__(self, *, blames: bool = True) -> None:
         self.pool = ReplicaPool(lambda _: 4)
+        self.holds = 0
+        self._blames = blames
 
     @asynccontextmanager
-    async def hold(self, role: Role) -> AsyncIterator[None]:
+    async def hold(
+        self, role: Role, *, units: int = 1, tell: Callable[[str], None] = keep_quiet
+    ) -> AsyncIterator[None]:
         """Have one replica ready."""
+        del units, tell
+        self.holds += 1
         self.pool.add(Replica(role, "only", "127.0.0.1:1"))
         yield
+
+    async def blames(self, replica: Replica) -> bool:
+        """Say what the test wants."""
+        del replica
+        return self._blames
 
     async def close(self) -> None:
         """Stop nothing."""
@@ -47,28 +66,29 @@ class SteadyFleet:
 class FrailPeers:
     """Services that lose their process over certain images or classifiers, or by chance."""
 
-    def __init__(self, *, deadly: set[str], accidents: int = 0) -> None:
+    def __init__(self, *, deadly: set[str], accidents: int = 0, accident: Exception | None = None) -> None:
         self.deadly = deadly
         self.accidents = accidents
+        self.accident = accident or Unavailable("gone")
         self.sent: list[tuple[str, ...]] = []
 
     async def extract(
-        self, address: str, unit: ExtractionUnit, on_progress: Callable[[int], None]
+        self, replica: Replica, unit: ExtractionUnit, on_progress: Callable[[int], None]
     ) -> ExtractionOutcome:
         """Die over deadly images."""
-        del address
+        del replica
         self.sent.append(unit.images)
         on_progress(1)
         if self.accidents:
             self.accidents -= 1
-            raise Unavailable("gone")
+            raise self.accident
         if self.deadly & set(unit.images):
             raise Unavailable("gone")
         return ExtractionOutcome(key="-".join(unit.images), extracted=len(unit.images), quarantined=0)
 
-    async def cross_validate(self, address: str, unit: ScoringUnit) -> AsyncIterator[FoldResult]:
+    async def cross_validate(self, replica: Replica, unit: ScoringUnit) -> AsyncIterator[FoldResult]:
         """Die over deadly classifiers, after the results before them."""
-        del address
+        del replica
         self.sent.append(unit.classifiers)
         for classifier in unit.classifiers:
             if classifier in self.deadly:
@@ -128,17 +148,152 @@ async def test_a_deadly_classifier_is_reported_and_the_others_are_scored_once() 
 
 
 async def test_a_store_that_is_away_is_not_blamed_on_the_unit() -> None:
-    """When the store is down the run says so, instead of quarantining good images one by one."""
+    """While the store is down no good image is put on record as one that crashes the extractor."""
 
     class AwayStore(MemoryStore):
-        def stat(self, key: str) -> ObjectInfo | None:
-            raise StoreUnavailable(f"no answer for {key}")
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked = 0
 
-    peers, fleet = FrailPeers(deadly={"a"}), SteadyFleet()
+        def stat(self, key: str) -> ObjectInfo | None:
+            self.asked += 1
+            if self.asked <= 5:
+                raise StoreUnavailable(f"no answer for {key}")
+            return super().stat(key)
+
+    peers, fleet = FrailPeers(deadly=set(), accidents=5), SteadyFleet()
     async with fleet.hold(Role("extractor", "hog")):
-        with pytest.raises(StoreUnavailable):
-            await dispatcher(peers, fleet, AwayStore()).extract(extraction("a", "b"), lambda _: None)
+        (outcome,) = await dispatcher(peers, fleet, AwayStore()).extract(extraction("a", "b"), lambda _: None)
+    assert outcome.key == "a-b"
+    assert peers.sent == [("a", "b")] * 6
+
+
+async def test_a_run_goes_on_when_the_store_is_back_and_says_what_it_waits_for() -> None:
+    """A store that restarts costs no run; its users see meanwhile why nothing happens."""
+    away = StoreUnavailable("no answer from 127.0.0.1")
+    peers, fleet = FrailPeers(deadly=set(), accidents=3, accident=away), SteadyFleet()
+    told: list[str] = []
+    async with fleet.hold(Role("extractor", "hog")):
+        (outcome,) = await dispatcher(peers, fleet).extract(extraction("a", "b"), lambda _: None, told.append)
+    assert outcome.key == "a-b"
+    assert told == ["The store does not answer: no answer from 127.0.0.1"] * 3 + [""]
+
+
+async def test_a_store_that_stays_away_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for ever: after some minutes the run ends with the store's reason."""
+    monkeypatch.setattr(patience, "AWAY_SECONDS", 0.0)
+    peers = FrailPeers(deadly=set(), accidents=9, accident=StoreUnavailable("no answer"))
+    fleet = SteadyFleet()
+    told: list[str] = []
+    async with fleet.hold(Role("extractor", "hog")):
+        with pytest.raises(StoreUnavailable, match="no answer"):
+            await dispatcher(peers, fleet).extract(extraction("a"), lambda _: None, told.append)
     assert len(peers.sent) == 1
+
+
+async def test_a_replica_that_could_not_start_without_the_store_is_started_again() -> None:
+    """A service that ended because the store was away comes back with it."""
+    role, peers, fleet = Role("extractor", "hog"), FrailPeers(deadly=set()), SteadyFleet()
+    fleet.pool.refuse(role, StoreUnavailable("no answer"))
+    (outcome,) = await dispatcher(peers, fleet).extract(extraction("a"), lambda _: None)
+    assert outcome.key == "a"
+    assert fleet.holds == 1
+
+
+async def test_a_replica_that_was_taken_away_is_no_failed_attempt() -> None:
+    """However many pods are evicted or deleted under a unit, no image is blamed for it."""
+    peers, fleet = FrailPeers(deadly=set(), accidents=20), SteadyFleet(blames=False)
+    async with fleet.hold(Role("extractor", "hog")):
+        (outcome,) = await dispatcher(peers, fleet).extract(extraction("a"), lambda _: None)
+    assert outcome.key == "a"
+    assert peers.sent == [("a",)] * 21
+
+
+async def test_replicas_that_are_taken_away_for_ever_are_said() -> None:
+    """A cluster that evicts every pod ends the extractor's part with that reason, not in a loop."""
+    peers, fleet = FrailPeers(deadly={"a"}), SteadyFleet(blames=False)
+    async with fleet.hold(Role("extractor", "hog")):
+        with pytest.raises(RoleUnavailable, match="100 replicas went away while they worked on 1 images for hog"):
+            await dispatcher(peers, fleet).extract(extraction("a"), lambda _: None)
+
+
+async def test_a_replica_that_cannot_be_reached_is_said_and_waited_for() -> None:
+    """An expired certificate, or a network that is cut, is shown, and costs no image its good name."""
+    expired = Unreached("The certificate of the server at 10.0.0.1:7000 is not trusted.")
+    peers, fleet = FrailPeers(deadly=set(), accidents=9, accident=expired), SteadyFleet()
+    told: list[str] = []
+    async with fleet.hold(Role("extractor", "hog")):
+        (outcome,) = await dispatcher(peers, fleet).extract(extraction("a"), lambda _: None, told.append)
+    assert outcome.key == "a"
+    assert told[0] == f"extractor-hog cannot be reached: {expired.message}"
+    assert told[-1] == ""
+
+
+async def test_a_replica_that_cannot_be_reached_does_not_draw_all_work_to_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A pod with a broken network is idle, but units go to those that answer."""
+    monkeypatch.setattr(patience, "back_off", lambda *_, **__: 3600.0)
+    role, fleet = Role("extractor", "hog"), SteadyFleet()
+    fleet.pool.add(Replica(role, "broken", "127.0.0.1:1"))
+    fleet.pool.add(Replica(role, "sound", "127.0.0.1:2"))
+    tried: list[str] = []
+
+    class Partly(FrailPeers):
+        async def extract(
+            self, replica: Replica, unit: ExtractionUnit, on_progress: Callable[[int], None]
+        ) -> ExtractionOutcome:
+            tried.append(replica.name)
+            if replica.name == "broken":
+                raise Unreached("no route")
+            return await super().extract(replica, unit, on_progress)
+
+    work = dispatcher(Partly(deadly=set()), fleet)
+    for image in "abc":
+        (outcome,) = await work.extract(extraction(image), lambda _: None)
+        assert outcome.key == image
+    assert tried == ["broken", "sound", "sound", "sound"]
+    fleet.pool.remove(Replica(role, "broken", "127.0.0.1:1"))
+
+
+async def test_two_units_on_one_replica_are_never_blamed_for_each_other() -> None:
+    """Of many units that share a pod, only the image that kills it is named, however often it is killed."""
+    role = Role("extractor", "hog")
+    fleet = SteadyFleet()
+    deaths = 0
+
+    class Shared(FrailPeers):
+        """One process for all units on it: when it dies, all of them are lost."""
+
+        def __init__(self) -> None:
+            super().__init__(deadly={"c"})
+            self.dying = asyncio.Event()
+
+        async def extract(
+            self, replica: Replica, unit: ExtractionUnit, on_progress: Callable[[int], None]
+        ) -> ExtractionOutcome:
+            nonlocal deaths
+            process = self.dying
+            await asyncio.sleep(0)  # all that share the process are on it now
+            if self.deadly & set(unit.images):
+                deaths += 1
+                fleet.pool.remove(replica)
+                self.dying = asyncio.Event()
+                process.set()
+                fleet.pool.add(Replica(role, str(deaths), f"127.0.0.1:{deaths + 1}"))
+            else:
+                await asyncio.sleep(0)
+            if process.is_set():
+                raise Unavailable("gone")
+            return await super().extract(replica, unit, on_progress)
+
+    async with fleet.hold(role):
+        work = dispatcher(Shared(), fleet)
+        work._budget = CoreBudget(None)
+        units = [extraction(*pair) for pair in ("ab", "cd", "ef", "gh")]
+        outcomes = await asyncio.gather(*(work.extract(unit, lambda _: None) for unit in units))
+    assert [outcome.deadly for outcome in outcomes[1] if outcome.deadly] == [("c",)]
+    assert [outcome.key for found in outcomes for outcome in found] == ["a-b", "", "d", "e-f", "g-h"]
 
 
 async def test_an_extractor_that_dies_over_every_image_is_blamed_itself() -> None:
@@ -159,18 +314,17 @@ async def test_a_unit_that_waited_is_not_blamed_for_a_replica_that_another_had_k
 
     class Mortal(FrailPeers):
         async def extract(
-            self, address: str, unit: ExtractionUnit, on_progress: Callable[[int], None]
+            self, replica: Replica, unit: ExtractionUnit, on_progress: Callable[[int], None]
         ) -> ExtractionOutcome:
             nonlocal starts
             await asyncio.sleep(0)
-            if address not in {replica.address for replica in fleet.pool.ready(role)}:
+            if replica not in fleet.pool.ready(role):
                 raise Unavailable("nobody there")
             try:
-                return await super().extract(address, unit, on_progress)
+                return await super().extract(replica, unit, on_progress)
             except Unavailable:
                 starts += 1
-                for replica in fleet.pool.ready(role):
-                    fleet.pool.remove(replica)
+                fleet.pool.remove(replica)
                 fleet.pool.add(Replica(role, str(starts), f"127.0.0.1:{starts + 1}"))
                 raise
 
@@ -204,8 +358,8 @@ async def test_a_trainer_that_ends_early_is_noticed() -> None:
     """A classifier that gets no score is an error, never an empty place in the table."""
 
     class Forgetful(FrailPeers):
-        async def cross_validate(self, address: str, unit: ScoringUnit) -> AsyncIterator[FoldResult]:
-            async for result in super().cross_validate(address, unit):
+        async def cross_validate(self, replica: Replica, unit: ScoringUnit) -> AsyncIterator[FoldResult]:
+            async for result in super().cross_validate(replica, unit):
                 yield result
                 return
 

@@ -34,7 +34,7 @@ def without(features: Features, *skipped: int) -> Features:
 
 def evaluate(data: Dataset, features: Features, classifier: str, fold: int = 0) -> FoldScores:
     """Evaluate a classifier on a fold."""
-    return evaluate_fold(features, data, PLAN, fold=fold, classifier=classifier, measure="accuracy")
+    return evaluate_fold(features, data, PLAN, table="t" * 64, fold=fold, classifier=classifier, measure="accuracy")
 
 
 @pytest.mark.parametrize("classifier", list(registry.CLASSIFIERS))
@@ -105,7 +105,7 @@ def test_unknown_names_are_refused() -> None:
     with pytest.raises(UnknownName):
         evaluate(data, features, "XGB")
     with pytest.raises(UnknownName):
-        evaluate_fold(features, data, PLAN, fold=0, classifier="LR", measure="accurate")
+        evaluate_fold(features, data, PLAN, table="t" * 64, fold=0, classifier="LR", measure="accurate")
 
 
 def test_equally_good_settings_give_the_simplest() -> None:

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from offshelf.datasets import Dataset, Item
-from offshelf.errors import DataLoss, InvalidInput, NotFound
+from offshelf.errors import DataLoss, InvalidInput, NotFound, StoreUnavailable
 from offshelf.features import (
     FeatureTable,
     ImageOutcome,
@@ -20,7 +24,9 @@ from offshelf.features import (
     load_features,
     read_segment,
     read_table,
+    segment_images,
     segment_inputs,
+    segment_without,
     write_segment,
     write_table,
 )
@@ -221,6 +227,110 @@ def test_altered_table_is_refused() -> None:
         store.put(keys.table(FINGERPRINT, digest), data)
         with pytest.raises(DataLoss):
             read_table(store, FINGERPRINT, digest)
+
+
+def test_table_says_where_its_segments_went() -> None:
+    """A table whose segments were written anew keeps its name and gives the same vectors, as often as that happens."""
+    store = MemoryStore()
+    dataset = dataset_of(1, 2, 3)
+    first, second, third = (write(store, [good(name), good(other)]) for name, other in ((1, 7), (2, 8), (3, 9)))
+    alone = write(store, [good(7, 1, 1)])
+    table = table_of(dataset, alone, first, second, third)
+    digest = write_table(store, table)
+    expected = load_features(store, table, dataset).X.tolist()
+    for gone in ({first: image(7), second: image(8)}, {third: image(9)}):
+        moves = {alone: ""}
+        for key, digest_of_image in gone.items():
+            moves[key], data = segment_without(store, key, {digest_of_image})
+            store.put(moves[key], data)
+            store.delete(key)
+        store.delete(alone)
+        table = table.moved_to(moves)
+        assert write_table(store, table) == digest
+        table = read_table(store, FINGERPRINT, digest)
+        assert table.segments == (alone, first, second, third)
+        assert set(table.stored_segments) <= store.objects.keys()
+        assert len(table.stored_segments) == 3
+        assert load_features(store, table, dataset).X.tolist() == expected
+    again = table.moved_to({table.stored_segments[0]: first, "of another table": "elsewhere"})
+    assert again.stored_segments[0] == first
+    assert first not in again.moved
+
+
+@pytest.mark.parametrize("moved", [["segment"], {"not of the table": "x"}, {"a": 1}, "text"])
+def test_table_with_impossible_moves_is_refused(moved: object) -> None:
+    """What says nonsense about where segments went is damaged."""
+    store = MemoryStore()
+    table = table_of(dataset_of(1), "a")
+    document = {**json.loads(table.to_json()), "moved": moved}
+    store.put(keys.table(FINGERPRINT, table.digest), json.dumps(document).encode())
+    with pytest.raises(DataLoss):
+        read_table(store, FINGERPRINT, table.digest)
+
+
+def test_segment_without_some_images_has_all_others() -> None:
+    """Taking images out of a segment leaves every other row as it was, and a name that says nothing of them."""
+    store = MemoryStore()
+    rows = [good(1), bad(2, reason="größer"), good(3, -1e-30, 3e38), good(4)]
+    key = write(store, rows, images=[image(name) for name in range(1, 6)])
+    new, data = segment_without(store, key, {image(1), image(2), image(9)})
+    assert set(store.objects) == {key}
+    store.put(new, data)
+    kept = {row.image: row for row in read_segment(store, key).rows}
+    left = read_segment(store, new)
+    assert [row.image for row in left.rows] == sorted([image(3), image(4)])
+    for row in left.rows:
+        assert row.vector is not None
+        assert row.vector.tobytes() == kept[row.image].vector.tobytes()  # type: ignore[union-attr]
+    assert left.max_pixels == MAX_PIXELS
+    assert segment_inputs(FINGERPRINT, [image(3), image(4)]) in new
+    with pytest.raises(ValueError, match="needs a row"):
+        segment_without(store, new, {image(3), image(4)})
+
+
+def test_images_of_a_segment_are_read_without_its_vectors() -> None:
+    """Asking which images lie in a segment of megabytes costs kilobytes, also over a slow line."""
+
+    class Counting(MemoryStore):
+        read = 0
+
+        def get(self, key: str, *, offset: int = 0, length: int | None = None) -> bytes:
+            data = super().get(key, offset=offset, length=length)
+            self.read += len(data)
+            return data
+
+    store = Counting()
+    vectors = np.random.default_rng(0).normal(size=(300, 2000)).astype(np.float32)
+    rows = [SegmentRow(image(name), ImageStatus.OK, "", vectors[name]) for name in range(300)]
+    key = write(store, rows, dimension=2000)
+    info = store.stat(key)
+    assert info is not None
+    assert segment_images(store, info) == {image(name) for name in range(300)}
+    assert store.read < info.size / 10
+
+
+def test_images_of_a_damaged_segment_are_not_guessed() -> None:
+    """What cannot be parsed is damaged; that the store is away is something else, and both are said."""
+    store = MemoryStore()
+    key = write(store, [good(1)])
+    info = store.stat(key)
+    assert info is not None
+    whole = store.objects[key]
+    newer = io.BytesIO()
+    pq.write_table(
+        pq.read_table(io.BytesIO(whole)).replace_schema_metadata({"offshelf.segment": '{"version":9}'}), newer
+    )
+    for data in (b"", b"PAR1", whole[:-9], newer.getvalue()):
+        store.objects[key] = data
+        with pytest.raises(DataLoss):
+            segment_images(store, replace(info, size=len(data)))
+
+    class Away(MemoryStore):
+        def get(self, key: str, **_range: int | None) -> bytes:
+            raise StoreUnavailable(f"The store is away, and {key} with it.")
+
+    with pytest.raises(StoreUnavailable):
+        segment_images(Away(), info)
 
 
 def test_features_are_in_the_order_of_the_dataset() -> None:

@@ -210,3 +210,99 @@ async def test_holders_that_come_at_once_share_one_replica(tmp_path: Path) -> No
     await asyncio.gather(*(use() for _ in range(3)))
     await fleet.close()
     assert fleet.lives == 1
+
+
+async def test_a_lease_alone_waits_for_an_empty_replica_and_keeps_others_away() -> None:
+    """Whether a unit kills its replica is found out without risk for other units."""
+    pool = ReplicaPool(lambda _: 2)
+    pool.add(replica("1"))
+    suspect, innocent = pool.lease(TRAINER, alone=True), pool.lease(TRAINER)
+    async with pool.lease(TRAINER):
+        alone = asyncio.ensure_future(suspect.__aenter__())
+        await asyncio.sleep(0)
+        later = asyncio.ensure_future(innocent.__aenter__())
+        await asyncio.sleep(0)
+        assert (alone.done(), later.done(), pool.waiting(TRAINER)) == (False, False, 2)
+    assert (await alone).name == "1"
+    await asyncio.sleep(0)
+    assert not later.done(), "although the replica has a second slot"
+    await suspect.__aexit__(None, None, None)
+    assert (await later).name == "1"
+
+
+async def test_a_lease_alone_takes_no_more_than_one_replica_from_the_others() -> None:
+    """A suspicious unit does not stop the work on all other replicas."""
+    pool = ReplicaPool(lambda _: 2)
+    for name in ("1", "2"):
+        pool.add(replica(name))
+    first, second, third = (pool.lease(TRAINER) for _ in range(3))
+    suspect = pool.lease(TRAINER, alone=True)
+    assert {(await first.__aenter__()).name, (await second.__aenter__()).name} == {"1", "2"}
+    alone = asyncio.ensure_future(suspect.__aenter__())
+    await asyncio.sleep(0)
+    assert (await third.__aenter__()).name == "2"
+    await first.__aexit__(None, None, None)
+    assert (await alone).name == "1"
+
+
+async def test_a_wish_to_be_alone_that_is_given_up_frees_the_replica() -> None:
+    """A cancelled run keeps no replica from the next one."""
+    pool = ReplicaPool(lambda _: 2)
+    pool.add(replica("1"))
+    async with pool.lease(TRAINER):
+        alone = asyncio.ensure_future(pool.lease(TRAINER, alone=True).__aenter__())
+        await asyncio.sleep(0)
+        alone.cancel()
+        await asyncio.gather(alone, return_exceptions=True)
+        async with asyncio.timeout(1), pool.lease(TRAINER):
+            assert pool.busy(TRAINER) == 2
+    assert (pool.busy(TRAINER), pool.waiting(TRAINER)) == (0, 0)
+
+
+async def test_a_lease_that_is_cancelled_as_it_is_granted_is_given_back() -> None:
+    """No slot is lost, whenever a run is cancelled."""
+    pool = ReplicaPool(lambda _: 1)
+    waiting = asyncio.ensure_future(pool.lease(TRAINER).__aenter__())
+    await asyncio.sleep(0)
+    pool.add(replica("1"))
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    async with asyncio.timeout(1), pool.lease(TRAINER) as leased:
+        assert leased.name == "1"
+
+
+async def test_a_replica_that_was_away_for_a_moment_is_not_overloaded() -> None:
+    """Units that are still with a replica count when it is ready again."""
+    pool = ReplicaPool(lambda _: 1)
+    pool.add(replica("1"))
+    async with pool.lease(TRAINER) as leased:
+        pool.remove(leased)
+        pool.add(leased)
+        second = asyncio.ensure_future(pool.lease(TRAINER).__aenter__())
+        await asyncio.sleep(0)
+        assert not second.done()
+    assert (await second).name == "1"
+    assert pool.roles() == (TRAINER,)
+
+
+async def test_units_are_served_in_the_order_of_coming() -> None:
+    """Of thousands of units that wait, none is passed over."""
+    pool = ReplicaPool(lambda _: 1)
+    order: list[int] = []
+
+    async def work(number: int) -> None:
+        async with pool.lease(TRAINER):
+            order.append(number)
+            await asyncio.sleep(0)
+
+    tasks = [asyncio.ensure_future(work(number)) for number in range(2000)]
+    await asyncio.sleep(0)
+    pool.add(replica("1"))
+    await asyncio.gather(*tasks)
+    assert order == list(range(2000))
+
+
+async def test_the_loss_of_a_process_of_this_machine_may_be_its_works_fault(tmp_path: Path) -> None:
+    """Nobody takes processes away here, so that a unit that ends them is found."""
+    fleet = LocalFleet(environment={}, logs=tmp_path, slots=1, grace=1.0)
+    assert await fleet.blames(replica("1"))

@@ -54,6 +54,20 @@ def test_a_model_comes_back_as_it_was_written() -> None:
     assert (probabilities.argmax(axis=1) == Y).mean() >= 0.5
 
 
+def test_an_estimator_says_what_it_was_fitted_on() -> None:
+    """Also without its card, a model can be told to be of a dataset that is to be deleted."""
+    store = MemoryStore()
+    estimator = persistence.load(ESTIMATOR)
+    store.put(keys.model("a" * 64), persistence.save(estimator, comment=models.origin_note("d" * 64, "t" * 64)))
+    assert models.read_origin(store, "a" * 64) == ("d" * 64, "t" * 64)
+    loaded = persistence.load(store.get(keys.model("a" * 64)))
+    assert np.array_equal(loaded.predict_proba(X), estimator.predict_proba(X))
+    for data in (ESTIMATOR, b"", store.get(keys.model("a" * 64))[:-9]):
+        store.put(keys.model("b" * 64), data)
+        with pytest.raises(DataLoss):
+            models.read_origin(store, "b" * 64)
+
+
 def test_the_card_is_written_last() -> None:
     """Whoever finds a card finds the estimator."""
     assert list(stored().objects) == [keys.model(card().digest), keys.model_card(card().digest)]

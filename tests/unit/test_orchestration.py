@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from offshelf.errors import Conflict, DataLoss, InvalidInput, NotFound, StoreFull, Unavailable
-from offshelf.runs import RunState
+from offshelf import datasets
+from offshelf.access import Caller, Role
+from offshelf.datasets import Item
+from offshelf.digests import digest_of
+from offshelf.errors import (
+    Conflict,
+    DataLoss,
+    InvalidDataset,
+    InvalidInput,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    StoreFull,
+    StoreUnavailable,
+    Unavailable,
+)
+from offshelf.logs import request_id
+from offshelf.runs import Combination, RunState
 from offshelf.services.orchestrator.concurrency import all_of
+from offshelf.services.orchestrator.dispatch import patience
 from offshelf.services.orchestrator.runs import orchestration, runlog
+from offshelf.services.orchestrator.runs.intake import Intake, Request
 from offshelf.services.orchestrator.runs.orchestration import Orchestrator
 from offshelf.services.orchestrator.runs.runlog import RunLog
+from offshelf.services.orchestrator.runs.status import RunResult
 from offshelf.store import keys
 from tests.unit.fakes import MemoryStore
 
@@ -23,6 +42,9 @@ if TYPE_CHECKING:
 
     from offshelf.services.orchestrator.runs.journal import Journal
     from offshelf.services.orchestrator.runs.status import RunStatus
+
+
+ANN = Caller.user("ann", Role.RUNNER)
 
 
 class FragileStore(MemoryStore):
@@ -81,15 +103,17 @@ def orchestrator(
     epoch: int = 1,
     take_up: bool = False,
     work: Callable[[Journal], Awaitable[None]] = for_ever,
+    catalog: Catalog | None = None,
+    quota_runs: int = 0,
 ) -> Orchestrator:
     """Make an orchestrator over fakes."""
     return Orchestrator(
         store=store,
         log=RunLog(store, epoch),
-        catalog=Catalog(),  # type: ignore[arg-type]
+        intake=Intake(store, catalog or Catalog(), roots=None),  # type: ignore[arg-type]
         execute=lambda journal: ScriptedExecution(journal, work),  # type: ignore[arg-type, return-value]
-        roots=None,
         take_up=take_up,
+        quota_runs=quota_runs,
     )
 
 
@@ -103,10 +127,12 @@ def pets(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-async def create(runs: Orchestrator, dataset: str, *, request: str = "r1", seed: int = 0) -> tuple[RunStatus, bool]:
+async def create(
+    runs: Orchestrator, dataset: str, *, request: str = "r1", seed: int = 0, user: str = "ann"
+) -> tuple[RunStatus, bool]:
     """Ask for a run."""
-    wanted: dict[str, Any] = {"extractors": [], "classifiers": ["LR"], "measure": "", "choice": None}
-    return await runs.create(request_id=request, dataset=dataset, folds=2, seed=seed, **wanted)
+    wanted = Request(dataset=dataset, classifiers=["LR"], folds=2, seed=seed)
+    return await runs.create(wanted, request_id=request, user=user)
 
 
 async def kill(runs: Orchestrator) -> None:
@@ -146,7 +172,7 @@ async def test_a_repeated_request_is_known_after_a_restart(pets: str) -> None:
     store = MemoryStore()
     runs = orchestrator(store)
     first, _ = await create(runs, pets)
-    await runs.cancel(first.run_id)
+    await runs.cancel(first.run_id, ANN)
 
     later = orchestrator(store, epoch=2)
     await later.start()
@@ -172,7 +198,7 @@ async def test_an_interrupted_run_is_taken_up_when_asked_for(pets: str) -> None:
     assert again.run_id == first.run_id
     assert again.state in {RunState.PENDING, RunState.RUNNING}
     await kill(later)
-    await later.cancel(again.run_id)
+    await later.cancel(again.run_id, ANN)
     assert kinds(store, first.run_id) == [
         *(runlog.CREATED, runlog.DATASET_READ),
         *(runlog.TAKEN_OVER, runlog.DATASET_READ, runlog.CANCELLED),
@@ -268,7 +294,7 @@ async def test_cancelling_twice_at_once_is_one_event(pets: str) -> None:
     status, _ = await create(runs, pets)
     await until(lambda: status.state is RunState.RUNNING)
     store.pause = 0.02
-    await asyncio.gather(runs.cancel(status.run_id), runs.cancel(status.run_id))
+    await asyncio.gather(runs.cancel(status.run_id, ANN), runs.cancel(status.run_id, ANN))
     assert kinds(store, status.run_id) == [runlog.CREATED, runlog.DATASET_READ, runlog.CANCELLED]
     with pytest.raises(NotFound):
         await runs.artifact(status.run_id, "report.html")
@@ -285,10 +311,10 @@ async def test_cancelling_meets_the_end(pets: str) -> None:
     runs = orchestrator(store, work=fail)
     status, _ = await create(runs, pets)
     await asyncio.sleep(0.01)
-    assert (await runs.cancel(status.run_id)).state is RunState.FAILED
+    assert (await runs.cancel(status.run_id, ANN)).state is RunState.FAILED
     assert kinds(store, status.run_id) == [runlog.CREATED, runlog.FAILED]
     with pytest.raises(Conflict, match="failed already"):
-        await runs.cancel(status.run_id)
+        await runs.cancel(status.run_id, ANN)
 
 
 async def test_watchers_hear_of_the_end_though_the_store_is_full(pets: str) -> None:
@@ -299,7 +325,7 @@ async def test_watchers_hear_of_the_end_though_the_store_is_full(pets: str) -> N
     await until(lambda: status.state is RunState.RUNNING)
     store.full = True
     with pytest.raises(StoreFull):
-        await runs.cancel(status.run_id)
+        await runs.cancel(status.run_id, ANN)
     async with asyncio.timeout(5):
         seen = [update.state async for update in runs.watch(status.run_id)]
     assert seen[-1] is RunState.INTERRUPTED
@@ -357,7 +383,7 @@ async def test_a_watcher_hears_at_once_what_changed_while_it_was_being_told(pets
     await until(lambda: status.state is RunState.RUNNING)
     watch = runs.watch(status.run_id)
     await anext(watch)
-    await runs.cancel(status.run_id)
+    await runs.cancel(status.run_id, ANN)
     async with asyncio.timeout(orchestration.SIGN_OF_LIFE_SECONDS / 2):
         assert (await anext(watch)).state is RunState.CANCELLED
     await watch.aclose()
@@ -394,8 +420,208 @@ async def test_a_run_without_any_extractor_is_refused_at_once(pets: str) -> None
             return f"{name} needs its weights: put them there."
 
     store = MemoryStore()
-    runs = orchestrator(store)
-    runs._catalog = Barren()  # type: ignore[assignment]
+    runs = orchestrator(store, catalog=Barren())
     with pytest.raises(InvalidInput, match="hog needs its weights: put them there"):
         await create(runs, pets)
     assert store.objects == {}
+
+
+async def test_unfinished_runs_are_taken_up_by_a_new_server(pets: str) -> None:
+    """After the orchestrator's pod was killed, the next one goes on with its runs without being asked."""
+    store = MemoryStore()
+    runs = orchestrator(store)
+    first, _ = await create(runs, pets)
+    await until(lambda: first.state is RunState.RUNNING)
+    await kill(runs)
+
+    later = orchestrator(store, epoch=2, take_up=True)
+    await later.start()
+    again = await later.get(first.run_id)
+    await until(lambda: len(again.history.events) == 4)
+    assert kinds(store, first.run_id)[2:] == [runlog.TAKEN_OVER, runlog.DATASET_READ]
+    assert again.user == "ann"
+    await later.drain()
+
+
+async def test_ended_runs_leave_memory_and_are_still_shown(pets: str) -> None:
+    """A server that has done thousands of runs is not larger for it."""
+    store = MemoryStore()
+
+    async def fail(journal: Journal) -> None:
+        await journal.append(runlog.LEFT_OUT, reason="no weights")
+        await journal.append(runlog.FAILED, error="why")
+
+    runs = orchestrator(store, work=fail)
+    status, _ = await create(runs, pets)
+    await until(lambda: not runs._tasks)
+    assert list(runs._roll.unfinished()) == []
+
+    later = orchestrator(store, epoch=2, take_up=True)
+    await later.start()
+    for server in (runs, later):
+        found = await server.get(status.run_id)
+        assert (found.state, found.error, found.left_out, found.user) == (RunState.FAILED, "why", ["no weights"], "ann")
+        assert [one.run_id for one in (await server.list(limit=5, before=""))[0]] == [status.run_id]
+    assert kinds(store, status.run_id)[-1] == runlog.FAILED
+
+
+async def test_an_ending_that_could_not_be_written_is_made_up_for(pets: str) -> None:
+    """A server that dies between the end of a run and its last mark leaves a run that has ended."""
+    store = MemoryStore()
+    runs = orchestrator(store)
+    status, _ = await create(runs, pets)
+    await runs.cancel(status.run_id, ANN)
+    store.delete(keys.run_ending(status.run_id, 1))
+
+    later = orchestrator(store, epoch=2, take_up=True)
+    await later.start()
+    assert (await later.get(status.run_id)).state is RunState.CANCELLED
+    assert store.stat(keys.run_ending(status.run_id, 1))
+
+
+async def test_runs_are_stopped_by_their_user_or_an_administrator(pets: str) -> None:
+    """Nobody stops a run of somebody else, unless it is their job."""
+    runs = orchestrator(MemoryStore())
+    status, _ = await create(runs, pets)
+    with pytest.raises(PermissionDenied, match="is ann's: they, or an administrator, can stop it"):
+        await runs.cancel(status.run_id, Caller.user("bob", Role.RUNNER))
+    assert (await runs.cancel(status.run_id, Caller.user("root", Role.ADMIN))).state is RunState.CANCELLED
+
+
+async def test_a_user_has_no_more_runs_going_on_than_allowed(pets: str) -> None:
+    """One user cannot keep the cluster from all others; the answer says what to do."""
+    runs = orchestrator(MemoryStore(), quota_runs=2)
+    first, _ = await create(runs, pets, request="1", seed=1)
+    await create(runs, pets, request="2", seed=2)
+    with pytest.raises(ResourceExhausted, match="ann has 2 runs going on, and one user may have 2: wait"):
+        await create(runs, pets, request="3", seed=3)
+    await create(runs, pets, request="4", seed=4, user="bob")
+    await create(runs, pets, request="5", seed=1)  # the first, which is going on
+    await runs.cancel(first.run_id, ANN)
+    await create(runs, pets, request="3", seed=3)
+    await runs.drain()
+
+
+async def test_an_equal_run_of_another_user_is_taken_up(pets: str) -> None:
+    """Two who want the same get one run, which stays that of the first."""
+    runs = orchestrator(MemoryStore())
+    first, _ = await create(runs, pets)
+    again, resumed = await create(runs, pets, user="bob")  # and by chance the same request id
+    assert resumed
+    assert again is first
+    assert again.user == "ann"
+    await runs.drain()
+
+
+async def test_a_run_keeps_the_id_of_its_request_in_all_logs(pets: str) -> None:
+    """One id leads from the client's call through every log line of the run, also after a restart of the server."""
+    store = MemoryStore()
+    seen: list[str] = []
+
+    async def look(journal: Journal) -> None:
+        seen.append(request_id.get())
+        await for_ever(journal)
+
+    runs = orchestrator(store, work=look)
+    token = request_id.set("call-1")
+    try:
+        status, _ = await create(runs, pets)
+    finally:
+        request_id.reset(token)
+    await until(lambda: status.state is RunState.RUNNING)
+    await kill(runs)
+    later = orchestrator(store, epoch=2, take_up=True, work=look)
+    await later.start()
+    await until(lambda: len(seen) == 2)
+    await later.drain()
+    assert seen == ["call-1", "call-1"]
+    assert request_id.get() == ""
+
+
+async def test_what_is_in_the_way_of_a_run_is_shown_until_it_is_not(pets: str) -> None:
+    """While a run waits for something, its status says for what; nothing of that stays."""
+    waiting, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(journal: Journal) -> None:
+        with journal.status.notices.topic() as tell, journal.status.notices.topic() as also:
+            tell("no room in the cluster")
+            also("no room in the cluster")
+            waiting.set()
+            await go_on.wait()
+            tell("")
+        await journal.append(runlog.FAILED, error="why")
+
+    runs = orchestrator(MemoryStore(), work=wait)
+    status, _ = await create(runs, pets)
+    await waiting.wait()
+    assert status.notices.lines == ("no room in the cluster",)
+    go_on.set()
+    await until(lambda: status.state.ended)
+    assert not status.notices.lines
+
+
+async def test_a_store_that_answers_again_goes_on_with_the_log(pets: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short outage of the store costs no run, also when it is the log that cannot be written."""
+    monkeypatch.setattr(patience, "_FIRST_SECONDS", 0.0)
+    refused: list[str] = []
+
+    class Shaky(MemoryStore):
+        def put(self, key: str, data: bytes) -> None:
+            if "/events/00000001-00000001" in key and len(refused) < 3:
+                refused.append(key)
+                raise StoreUnavailable("no answer")
+            super().put(key, data)
+
+    store = Shaky()
+    runs = orchestrator(store)
+    status, _ = await create(runs, pets)
+    await until(lambda: status.state is RunState.RUNNING)
+    assert len(refused) == 3
+    assert status.notices.lines == ()
+    await runs.drain()
+    assert kinds(store, status.run_id) == [runlog.CREATED, runlog.DATASET_READ, runlog.INTERRUPTED]
+
+
+async def test_datasets_of_unfinished_runs_are_in_use(pets: str) -> None:
+    """What a run works on is not deleted under it."""
+    runs = orchestrator(MemoryStore())
+    status, _ = await create(runs, pets)
+    await until(lambda: status.state is RunState.RUNNING)
+    assert runs.datasets_in_use() == {"d"}
+    await runs.cancel(status.run_id, ANN)
+    assert runs.datasets_in_use() == frozenset()
+
+
+async def test_a_run_on_a_dataset_in_the_store_is_checked_at_once() -> None:
+    """A dataset that was uploaded is named by its digest; one that is not there is said with what to do."""
+    store = MemoryStore()
+    items = [Item(f"{label}/{n}.png", label, "", digest_of([label, n])) for label in ("cat", "dog") for n in (0, 1)]
+    digest = datasets.write_dataset(store, datasets.Dataset.of(items))
+    runs = orchestrator(store)
+    status, _ = await create(runs, f"dataset:{digest}")
+    assert status.spec.source == f"store:{digest}"
+    assert runs.datasets_in_use() >= {digest}
+    with pytest.raises(InvalidDataset, match=r"There is no dataset 00.* `offshelf datasets list` shows"):
+        await create(runs, f"dataset:{'0' * 64}", request="r2")
+    await runs.drain()
+
+
+async def test_an_artefact_that_went_with_its_dataset_is_said(pets: str) -> None:
+    """Whoever asks for the report of a deleted dataset learns why it is gone."""
+    store = MemoryStore()
+    result = RunResult("d" * 64, ("a", "b"), (), "", "m", Combination("hog", "LR"), {"report.html": "reports/r/x"})
+
+    async def succeed(journal: Journal) -> None:
+        await journal.append(runlog.SUCCEEDED, result=result.to_json())
+
+    runs = orchestrator(store, work=succeed)
+    status, _ = await create(runs, pets)
+    await until(lambda: status.state.ended)
+    store.put("reports/r/x", b"page")
+    assert await runs.artifact(status.run_id, "report.html") == "reports/r/x"
+    store.delete("reports/r/x")
+    with pytest.raises(NotFound, match=r"has no report\.html any more: its dataset was deleted"):
+        await runs.artifact(status.run_id, "report.html")
+    store.put(keys.dataset("d" * 64), b"{}")
+    with pytest.raises(NotFound, match="the same run makes it anew"):
+        await runs.artifact(status.run_id, "report.html")

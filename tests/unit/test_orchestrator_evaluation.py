@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,12 @@ from offshelf.errors import InvalidDataset, Unavailable
 from offshelf.features import FeatureTable, ImageOutcome, SegmentRow
 from offshelf.images import ImageStatus
 from offshelf.runs import RunState
-from offshelf.services.orchestrator.dispatch import dispatcher as dispatch
+from offshelf.services.orchestrator.dispatch import trial
 from offshelf.services.orchestrator.dispatch.budget import CoreBudget
-from offshelf.services.orchestrator.dispatch.dispatcher import Dispatcher
-from offshelf.services.orchestrator.dispatch.units import FoldResult
-from offshelf.services.orchestrator.fleet.replicas import Replica, ReplicaPool, Role, RoleUnavailable
+from offshelf.services.orchestrator.dispatch.dispatcher import TRAINER, Dispatcher
+from offshelf.services.orchestrator.dispatch.units import ExtractionOutcome, FoldResult, UnreadImage
+from offshelf.services.orchestrator.figures import NoFigures
+from offshelf.services.orchestrator.fleet.replicas import Replica, ReplicaPool, Role, RoleUnavailable, keep_quiet
 from offshelf.services.orchestrator.runs import runlog
 from offshelf.services.orchestrator.runs.evaluation import Evaluation
 from offshelf.services.orchestrator.runs.execution import Execution
@@ -32,9 +34,9 @@ from offshelf.services.orchestrator.runs.status import RunStatus
 from tests.unit.fakes import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
-    from offshelf.services.orchestrator.dispatch.units import ScoringUnit
+    from offshelf.services.orchestrator.dispatch.units import ExtractionUnit, ScoringUnit
 
 FINGERPRINT = digest_of("hog")
 MAX_PIXELS = 1000
@@ -49,15 +51,24 @@ class Fleet:
     def __init__(self, *refused: str) -> None:
         self.pool = ReplicaPool(lambda _: 4)
         self._refused = refused
+        self.held: list[tuple[Role, int]] = []
 
     @asynccontextmanager
-    async def hold(self, role: Role) -> AsyncIterator[None]:
+    async def hold(
+        self, role: Role, *, units: int = 1, tell: Callable[[str], None] = keep_quiet
+    ) -> AsyncIterator[None]:
         """Have a replica ready, or a refusal."""
+        self.held.append((role, units))
+        tell(f"no room for {role}")
         if role.service in self._refused:
             self.pool.refuse(role, Unavailable(f"{role} ended 3 times"))
         else:
             self.pool.add(Replica(role, "only", "127.0.0.1:1"))
         yield
+
+    async def blames(self, replica: Replica) -> bool:
+        """Blame the work."""
+        return replica in self.pool.ready(replica.role)
 
     async def close(self) -> None:
         """Stop nothing."""
@@ -67,10 +78,10 @@ class Fleet:
 class Peers:
     """Services that lose their worker over every classifier."""
 
-    async def cross_validate(self, address: str, unit: ScoringUnit) -> AsyncIterator[FoldResult]:
+    async def cross_validate(self, replica: Replica, unit: ScoringUnit) -> AsyncIterator[FoldResult]:
         """Die."""
         if unit.classifiers:
-            raise Unavailable(f"{address} lost {unit}")
+            raise Unavailable(f"{replica.name} lost {unit}")
         yield FoldResult("none", "", unit.fold, {})
 
 
@@ -141,7 +152,7 @@ async def test_an_extractor_that_cannot_be_started_is_left_out() -> None:
 
 async def test_scores_that_are_lost_are_not_waited_for(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A classifier that is left out does not stay in the time left."""
-    monkeypatch.setattr(dispatch, "_BACK_OFF_SECONDS", 0.0)
+    monkeypatch.setattr(trial, "_BACK_OFF_SECONDS", 0.0)
     run = journal(RunLog(store, 1))
     evaluation = Evaluation("hog", PETS, workbench(store, Fleet()), run)
     await evaluation.run()
@@ -181,11 +192,11 @@ async def test_a_class_without_usable_images_is_told_with_an_example(store: Memo
     """A run that fails because too many images were skipped names one of them and what is wrong with it."""
 
     class Strict(Peers):
-        async def cross_validate(self, address: str, unit: ScoringUnit) -> AsyncIterator[FoldResult]:
+        async def cross_validate(self, replica: Replica, unit: ScoringUnit) -> AsyncIterator[FoldResult]:
             """Refuse."""
             if unit.classifiers:
                 raise InvalidDataset("Class 'cat' has 0 images that can be used (2 are skipped).")
-            yield FoldResult(address, "", unit.fold, {})
+            yield FoldResult(replica.name, "", unit.fold, {})
 
     fleet = Fleet()
     bench = workbench(store, fleet)
@@ -194,3 +205,62 @@ async def test_a_class_without_usable_images_is_told_with_an_example(store: Memo
     evaluation.skipped[PETS.items[0].digest] = ImageOutcome(ImageStatus.UNREADABLE, "the file is empty")
     with pytest.raises(InvalidDataset, match=r"2 are skipped\)\. For example cat/0\.png: the file is empty\."):
         await evaluation.run()
+
+
+async def test_the_fleet_hears_how_much_there_is_to_do(store: MemoryStore) -> None:
+    """A cluster starts as many replicas as there is work for, and no more."""
+    fleet = Fleet()
+    bench = replace(workbench(store, fleet), unit_seconds=1.0)  # one image a unit
+    run = journal(RunLog(store, 1))
+    await Evaluation("hog", PETS, bench, run).run()
+    assert fleet.held == [(TRAINER, 3)]
+
+    class Extracting(Peers):
+        async def extract(self, replica: Replica, unit: ExtractionUnit, _: Callable[[int], None]) -> ExtractionOutcome:
+            """Say what is in the way, then find no image there."""
+            lines.append(run.status.notices.lines)
+            unread = tuple(UnreadImage(image, f"gone, says {replica.name}") for image in unit.images)
+            return ExtractionOutcome("", 0, 0, unread)
+
+    fleet.held.clear()
+    lines: list[tuple[str, ...]] = []
+    bench = replace(bench, store=MemoryStore())
+    bench.dispatcher._peers = Extracting()  # type: ignore[assignment]
+    evaluation = Evaluation("hog", PETS, bench, run)
+    await evaluation.run()
+    assert fleet.held == [(Role("extractor", "hog"), 4), (TRAINER, 1), (TRAINER, 3)]
+    assert lines[0] == ("no room for extractor-hog", "no room for trainer")
+    assert not run.status.notices.lines
+    assert len(evaluation.unread) == 4
+
+
+class Ledger(NoFigures):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[object, ...]] = []
+
+    def unit_retried(self, role: str, reason: str) -> None:
+        """Keep it."""
+        self.entries.append((role, reason))
+
+    def images(self, extractor: str, outcome: str, count: int) -> None:
+        """Keep it."""
+        self.entries.append((extractor, outcome, count))
+
+    def cache(self, what: str, *, hits: int, misses: int) -> None:
+        """Keep it."""
+        self.entries.append((what, hits, misses))
+
+
+async def test_what_was_found_and_what_was_sent_again_is_counted(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever runs a cluster sees how much is reused, and how often work is repeated and why."""
+    monkeypatch.setattr(trial, "_BACK_OFF_SECONDS", 0.0)
+    ledger = Ledger()
+    bench = replace(workbench(store, Fleet()), figures=ledger)
+    bench.dispatcher._figures = ledger
+    await Evaluation("hog", PETS, bench, journal(RunLog(store, 1))).run()
+    assert ledger.entries[:3] == [("hog", "reused", 4), ("features", 4, 0), ("scores", 0, 6)]
+    assert set(ledger.entries[3:]) == {("trainer", "lost")}

@@ -58,6 +58,8 @@ def write_scores(store: MemoryStore, dataset: Dataset, extractor: str, classifie
             store,
             digest,
             scores.FoldScores(
+                dataset=dataset.digest,
+                table=digest_of(extractor),
                 classifier=classifier,
                 fold=fold,
                 classes=dataset.classes,
@@ -91,6 +93,19 @@ def render(store: MemoryStore, comparison: Comparison, **request: Any) -> dict[s
     """Render a report and read what was written."""
     asked = ReportRequest(**{"comparison": comparison.digest, "title": "Pets", **request})
     return {name: store.get(key) for name, key in render_report(store, asked, stop=threading.Event()).items()}
+
+
+def test_report_says_whose_images_it_shows() -> None:
+    """Before any part of a report is in the store, it is known what dataset it belongs to."""
+    store = MemoryStore()
+    comparison = make_comparison(store, make_dataset())
+    before = len(store.objects)
+    written = render_report(store, ReportRequest(comparison.digest, "Pets"), stop=threading.Event())
+    first = list(store.objects)[before]
+    origin = json.loads(store.objects[first])
+    assert (origin["dataset"], origin["comparison"]) == (comparison.dataset, comparison.digest)
+    assert first.rpartition("/")[0] == written["report.html"].rpartition("/")[0]
+    assert first not in written.values()
 
 
 class PageText(HTMLParser):

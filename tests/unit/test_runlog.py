@@ -93,7 +93,7 @@ def test_runs_are_listed_newest_first() -> None:
     for run_id in ("01A", "01C", "01B"):
         log.create(run_id, {})
 
-    assert log.begin() == ["01C", "01B", "01A"]
+    assert log.begin().ids == ("01C", "01B", "01A")
 
 
 def test_an_epoch_that_was_lost_is_counted_on_from_the_store() -> None:
@@ -119,4 +119,107 @@ def test_a_garbled_specification_is_said() -> None:
     log.create("R1", {})
     store.put(keys.run_spec("R1"), b"{")
     with pytest.raises(DataLoss, match="cannot be read"):
-        log.spec("R1")
+        log.replay("R1")
+
+
+def ended_run(store: MemoryStore, run_id: str, *, epoch: int = 1) -> runlog.History:
+    """Write a run that has failed."""
+    log = RunLog(store, epoch)
+    history = log.create(run_id, {"source": "folder:/data"}, user="ann", request_id="abc")
+    log.append(history, runlog.DATASET_READ, dataset="d", images=3)
+    log.append(history, runlog.LEFT_OUT, reason="no weights")
+    log.append(history, runlog.TABLE_WRITTEN, extractor="hog", table="t")
+    log.append(history, runlog.FAILED, error="why")
+    return history
+
+
+def test_a_run_that_has_ended_is_shown_from_one_object() -> None:
+    """A thousand runs of history cost one read each when they are looked at, and none before."""
+    store = MemoryStore()
+    history = ended_run(store, "R1")
+    store.objects = {key: data for key, data in store.objects.items() if not key.startswith(keys.RUNS)}
+
+    known = RunLog(store, 2).ended("R1", 1)
+
+    assert known.spec == history.spec
+    assert [event.kind for event in known.events] == [
+        *(runlog.CREATED, runlog.DATASET_READ, runlog.LEFT_OUT),
+        runlog.FAILED,
+    ]
+    assert known.last == history.last
+
+
+def test_a_start_tells_open_runs_from_ended_ones_without_reading_them() -> None:
+    """However long the history is, a server starts as fast as it has runs to go on with."""
+
+    class Unread(MemoryStore):
+        def get(self, key: str, *, offset: int = 0, length: int | None = None) -> bytes:
+            raise AssertionError(key, offset, length)
+
+    store = Unread()
+    ended_run(store, "01A")
+    RunLog(store, 3).create("01B", {})
+
+    known = RunLog(store, 1).begin()
+
+    assert known.ids == ("01B", "01A")
+    assert known.ended == {"01A": 1}
+    assert known.epoch == 3
+
+
+def test_the_ending_that_an_older_orchestrator_wrote_late_does_not_count() -> None:
+    """A frozen server that wakes up after another has taken its run over cannot end it."""
+    store = MemoryStore()
+    old = RunLog(store, epoch=1)
+    history = old.create("R1", {})
+    new = RunLog(store, epoch=2)
+    taken = new.replay("R1")
+    new.append(taken, runlog.TAKEN_OVER)
+    old.append(history, runlog.FAILED, error="late")
+
+    assert RunLog(store, 3).begin().ended == {}
+    new.append(taken, runlog.CANCELLED)
+    assert RunLog(store, 4).begin().ended == {"R1": 2}
+    assert RunLog(store, 4).ended("R1", 2).last.kind == runlog.CANCELLED
+
+
+def test_a_damaged_ending_is_made_up_for_by_the_events() -> None:
+    """What is shown of a run can always be read from its log."""
+    store = MemoryStore()
+    history = ended_run(store, "R1")
+    store.put(keys.run_ending("R1", 1), b"{")
+
+    assert RunLog(store, 2).ended("R1", 1).events == history.events
+
+
+def test_an_epoch_in_which_nothing_was_written_is_not_used_twice() -> None:
+    """Two servers never share a number, also if the first had nothing to say."""
+    store = MemoryStore()
+    RunLog(store, 1).begin()
+    again = RunLog(store, 1)
+    again.begin()
+    history = again.create("R1", {})
+    assert history.last.position.epoch == 2
+    assert list(store.children(keys.EPOCHS)) == ["00000002"]
+
+
+def test_runs_of_an_older_offshelf_are_known() -> None:
+    """A store from before there were marks shows its runs, and their epochs count."""
+    store = MemoryStore()
+    ended_run(store, "R1", epoch=7)
+    store.objects = {key: data for key, data in store.objects.items() if not key.startswith(keys.HISTORY)}
+
+    known = RunLog(store, 1).begin()
+
+    assert (known.ids, known.ended, known.epoch) == (("R1",), {}, 7)
+
+
+def test_a_request_leads_to_its_run() -> None:
+    """A client that sends a request again gets the run of the first time, also from a server started anew."""
+    store = MemoryStore()
+    RunLog(store, 1).remember_request("digest", "R1")
+    assert RunLog(store, 2).requested("digest") == "R1"
+    assert RunLog(store, 2).requested("other") is None
+    store.put(keys.request("digest"), b"{")
+    with pytest.raises(DataLoss, match="send a new one"):
+        RunLog(store, 2).requested("digest")

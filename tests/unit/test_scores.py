@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,8 @@ DIGEST = scores.scores_digest("d" * 64, "t" * 64, "LR", PLAN, "accuracy")
 def fold_scores(fold: int = 0) -> FoldScores:
     """Make the scores of a fold of three images in two classes."""
     return FoldScores(
+        dataset="d" * 64,
+        table="t" * 64,
         classifier="LR",
         fold=fold,
         classes=("cat", "dög"),
@@ -94,6 +97,41 @@ def test_a_manifest_says_that_all_folds_are_there() -> None:
     assert written.classifier == "LR"
     assert written.folds[1].sha256 == sha256
     assert written.folds[1].measures == {"accuracy": 2 / 3, "mcc": -0.1}
+
+
+def test_scores_say_what_they_were_made_of() -> None:
+    """Each fold and the manifest name the dataset and the table, so that they can go with the dataset."""
+    store = MemoryStore()
+    for fold in (0, 1):
+        scores.write_fold(store, DIGEST, fold_scores(fold))
+        found = scores.read_fold(store, DIGEST, fold)
+        assert (found.dataset, found.table) == ("d" * 64, "t" * 64)
+    scores.write_manifest(store, DIGEST, classes=("cat", "dög"), folds=2)
+    manifest = scores.read_manifest(store, DIGEST)
+    assert (manifest.dataset, manifest.table) == ("d" * 64, "t" * 64)
+
+
+def test_folds_of_two_tables_get_no_manifest() -> None:
+    """Folds that were not made of one and the same features are not summed up."""
+    store = MemoryStore()
+    scores.write_fold(store, DIGEST, fold_scores(0))
+    scores.write_fold(store, DIGEST, replace(fold_scores(1), table="u" * 64))
+    with pytest.raises(DataLoss, match="one table"):
+        scores.write_manifest(store, DIGEST, classes=("cat", "dög"), folds=2)
+
+
+def test_a_manifest_of_another_version_is_not_complete() -> None:
+    """Scores of a version that did not say what they were made of are made again."""
+    store = MemoryStore()
+    for fold in (0, 1):
+        scores.write_fold(store, DIGEST, fold_scores(fold))
+    written = scores.write_manifest(store, DIGEST, classes=("cat", "dög"), folds=2)
+    old = {**json.loads(written.to_json()), "format": 1}
+    del old["dataset"], old["table"]
+    store.objects[keys.scores(DIGEST)] = json.dumps(old).encode()
+    assert scores.read_manifest_if_complete(store, DIGEST) is None
+    with pytest.raises(DataLoss, match="another version"):
+        scores.read_manifest(store, DIGEST)
 
 
 def test_a_manifest_over_a_damaged_fold_is_not_complete() -> None:

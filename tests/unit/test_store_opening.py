@@ -8,7 +8,7 @@ import pytest
 
 import offshelf.store
 from offshelf.errors import Conflict, InvalidInput, NotFound
-from offshelf.store import open_store
+from offshelf.store import open_bucket, open_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,6 +78,21 @@ def test_an_s3_address_that_is_none_is_refused(url: str, words: str) -> None:
     with pytest.raises(InvalidInput, match=words) as caught:
         open_store(url, environ=KEYS)
     assert "not-shown" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("s3://Bucket", "begins with s3://bucket"),
+        ("s3://bucket/.hidden", "prefix"),
+        ("s3://bucket", "OFFSHELF_S3_ENDPOINT"),
+        ("s3://bucket?endpoint=ftp://127.0.0.1:9", "written http://host:port"),
+    ],
+)
+def test_a_bucket_that_cannot_be_one_is_refused(url: str, words: str) -> None:
+    """An operator who names a bucket wrongly, or no server for it, is told so."""
+    with pytest.raises(InvalidInput, match=words):
+        open_bucket(url, beside="/a/directory", environ={**KEYS, "OFFSHELF_STORE": "/another"})
 
 
 @pytest.mark.parametrize("missing", sorted(KEYS))

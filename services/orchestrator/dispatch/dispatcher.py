@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import random
+import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from offshelf.errors import DataLoss, OffshelfError, StoreUnavailable, Unavailable
+from offshelf.errors import DataLoss, StoreUnavailable, Unavailable
+from offshelf.services.orchestrator.dispatch.failures import ResultRefused, UnitLost, Unreached
+from offshelf.services.orchestrator.dispatch.trial import Trial
 from offshelf.services.orchestrator.dispatch.units import ExtractionOutcome
-from offshelf.services.orchestrator.fleet.replicas import Role, RoleUnavailable
-from offshelf.store import keys
+from offshelf.services.orchestrator.figures import Figures, NoFigures
+from offshelf.services.orchestrator.fleet.replicas import Replica, Role, RoleUnavailable, keep_quiet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -33,46 +34,37 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-ATTEMPTS = 2
-"""Replicas that a unit may cost before it is cut in two."""
-
 DEADLY_IN_A_ROW = 3
 """So many images that each cost every replica, and none that did not: that is the extractor, not the images."""
 
-_BACK_OFF_SECONDS = 0.2
-
 TRAINER = Role("trainer")
 STATS = Role("stats")
-
-
-class UnitLost(OffshelfError):
-    """A unit that cannot be cut any further has cost every replica that tried it."""
 
 
 class Peers(Protocol):
     """The other services."""
 
     async def extract(
-        self, address: str, unit: ExtractionUnit, on_progress: Callable[[int], None]
+        self, replica: Replica, unit: ExtractionUnit, on_progress: Callable[[int], None]
     ) -> ExtractionOutcome:
         """Have one unit extracted."""
         ...
 
-    def cross_validate(self, address: str, unit: ScoringUnit) -> AsyncGenerator[FoldResult, None]:
+    def cross_validate(self, replica: Replica, unit: ScoringUnit) -> AsyncGenerator[FoldResult, None]:
         """Have classifiers evaluated on one fold."""
         ...
 
-    async def fit(self, address: str, unit: FitUnit) -> str:
+    async def fit(self, replica: Replica, unit: FitUnit) -> str:
         """Have a classifier fitted."""
         ...
 
     async def compare(
-        self, address: str, dataset: str, measure: str, scores: Mapping[Combination, str]
+        self, replica: Replica, dataset: str, measure: str, scores: Mapping[Combination, str]
     ) -> ComparisonOutcome:
         """Have all combinations compared."""
         ...
 
-    async def render_report(self, address: str, request: ReportRequest) -> dict[str, str]:
+    async def render_report(self, replica: Replica, request: ReportRequest) -> dict[str, str]:
         """Have the report written."""
         ...
 
@@ -80,17 +72,43 @@ class Peers(Protocol):
 class Dispatcher:
     """Knows how to have a unit done, whatever happens to the replicas on the way."""
 
-    def __init__(self, *, fleet: Fleet, peers: Peers, budget: CoreBudget, store: ObjectStore, cores: int) -> None:
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        peers: Peers,
+        budget: CoreBudget,
+        store: ObjectStore,
+        cores: int,
+        figures: Figures | None = None,
+    ) -> None:
         self._fleet = fleet
         self._peers = peers
         self._budget = budget
         self._store = store
         self._cores = cores
+        self._figures = figures or NoFigures()
 
-    async def extract(self, unit: ExtractionUnit, on_images: Callable[[int], None]) -> list[ExtractionOutcome]:
-        """Have a unit extracted, in as many pieces as it takes; `on_images` counts images as they are dealt with.
+    async def extract(
+        self,
+        unit: ExtractionUnit,
+        on_images: Callable[[int], None],
+        tell: Callable[[str], None] = keep_quiet,
+        *,
+        suspect: bool = False,
+    ) -> list[ExtractionOutcome]:
+        """Have a unit extracted, in as many pieces as it takes.
 
         A unit that costs every replica is cut in two until the one image is found that does it.
+
+        Parameters
+        ----------
+        on_images
+            Counts images as they are dealt with.
+        tell
+            Called with a line that says what is in the way, and with "" when it no longer is.
+        suspect
+            Whether the unit may have cost a replica already.
         """
         counted = 0
 
@@ -100,13 +118,14 @@ class Dispatcher:
                 on_images(done - counted)
                 counted = done
 
-        async def send(address: str) -> ExtractionOutcome:
-            outcome = await self._peers.extract(address, unit, on_progress)
+        async def send(replica: Replica) -> ExtractionOutcome:
+            outcome = await self._peers.extract(replica, unit, on_progress)
             on_progress(len(unit.images))
             return outcome
 
+        role = Role("extractor", unit.extractor)
         try:
-            return [await self._attempt(Role("extractor", unit.extractor), self._cores, send, str(unit))]
+            return [await self._attempt(role, self._cores, send, str(unit), tell, suspect=suspect)]
         except UnitLost:
             halves = unit.halves()
             if not halves:
@@ -122,7 +141,7 @@ class Dispatcher:
                 if images > old:
                     on_images(images - old)
 
-            outcomes = [outcome for half in halves for outcome in await self.extract(half, beyond)]
+            outcomes = [outcome for half in halves for outcome in await self.extract(half, beyond, tell, suspect=True)]
             if len(outcomes) >= DEADLY_IN_A_ROW and all(outcome.deadly for outcome in outcomes):
                 raise RoleUnavailable(f"{unit.extractor}: its process ends over every image.") from None
             return outcomes
@@ -132,70 +151,115 @@ class Dispatcher:
         unit: ScoringUnit,
         on_result: Callable[[FoldResult], Awaitable[None]],
         on_lost: Callable[[str, str], Awaitable[None]],
+        tell: Callable[[str], None] = keep_quiet,
+        *,
+        suspect: bool = False,
     ) -> None:
         """Have a fold scored. Results arrive one by one; a classifier that costs every replica is reported as lost."""
         done: set[str] = set()
 
-        async def send(address: str) -> None:
+        async def send(replica: Replica) -> None:
             rest = unit.without(frozenset(done))
             if not rest.classifiers:
                 return
-            async with aclosing(self._peers.cross_validate(address, rest)) as results:
+            async with aclosing(self._peers.cross_validate(replica, rest)) as results:
                 async for result in results:
                     done.add(result.classifier)
-                    await on_result(result)
+                    try:
+                        await on_result(result)
+                    except Unavailable as error:  # ours, and no reason to send the unit again
+                        raise ResultRefused(error) from error
             if rest.without(frozenset(done)).classifiers:
                 raise DataLoss("The trainer ended its answer early.")
 
         try:
-            await self._attempt(TRAINER, 1, send, str(unit))
+            await self._attempt(TRAINER, 1, send, str(unit), tell, suspect=suspect)
+        except ResultRefused as refused:
+            raise refused.error from None
         except UnitLost as lost:
             rest = unit.without(frozenset(done))
             for half in rest.halves():
-                await self.score(half, on_result, on_lost)
+                await self.score(half, on_result, on_lost, tell, suspect=True)
             if len(rest.classifiers) == 1:
                 await on_lost(rest.classifiers[0], lost.message)
 
-    async def fit(self, unit: FitUnit) -> str:
+    async def fit(self, unit: FitUnit, tell: Callable[[str], None] = keep_quiet) -> str:
         """Have a classifier fitted; returns the model's digest."""
         what = f"fitting {unit.extractor} + {unit.classifier}"
-        return await self._attempt(TRAINER, 1, lambda address: self._peers.fit(address, unit), what)
+        return await self._attempt(TRAINER, 1, lambda replica: self._peers.fit(replica, unit), what, tell)
 
-    async def compare(self, dataset: str, measure: str, scores: Mapping[Combination, str]) -> ComparisonOutcome:
+    async def compare(
+        self,
+        dataset: str,
+        measure: str,
+        scores: Mapping[Combination, str],
+        tell: Callable[[str], None] = keep_quiet,
+    ) -> ComparisonOutcome:
         """Have all combinations compared."""
-        send = lambda address: self._peers.compare(address, dataset, measure, scores)  # noqa: E731
-        return await self._attempt(STATS, 1, send, "the comparison")
+        send = lambda replica: self._peers.compare(replica, dataset, measure, scores)  # noqa: E731
+        return await self._attempt(STATS, 1, send, "the comparison", tell)
 
-    async def render_report(self, request: ReportRequest) -> dict[str, str]:
+    async def render_report(self, request: ReportRequest, tell: Callable[[str], None] = keep_quiet) -> dict[str, str]:
         """Have the report written; returns keys by artefact name."""
-        send = lambda address: self._peers.render_report(address, request)  # noqa: E731
-        return await self._attempt(STATS, 1, send, "the report")
+        send = lambda replica: self._peers.render_report(replica, request)  # noqa: E731
+        return await self._attempt(STATS, 1, send, "the report", tell)
 
-    async def _attempt(self, role: Role, cores: int, send: Callable[[str], Awaitable[T]], what: str) -> T:
-        """Send work to replicas of a role until one answers.
+    async def _attempt(
+        self,
+        role: Role,
+        cores: int,
+        send: Callable[[Replica], Awaitable[T]],
+        what: str,
+        tell: Callable[[str], None],
+        *,
+        suspect: bool = False,
+    ) -> T:
+        """Send work to replicas of a role until one answers; `Trial` says what may go wrong meanwhile.
 
         Raises
         ------
         UnitLost
-            When `ATTEMPTS` replicas were lost over it while the store itself is there.
+            When it has cost too many replicas.
         RoleUnavailable
-            When no replica can be started.
+            When no replica can be started or reached, or each is taken away.
         StoreFull, StoreDenied, StoreUnavailable
-            When the store is what is wrong.
+            When the store is what is wrong; the last only after some minutes.
         """
-        attempt = 0
-        while attempt < ATTEMPTS:
-            try:
-                async with self._fleet.pool.lease(role) as replica, self._budget.take(cores):
-                    if replica not in self._fleet.pool.ready(role):
-                        continue  # lost over another unit, while this one waited for its cores
-                    return await send(replica.address)
-            except StoreUnavailable:
-                raise
-            except Unavailable as error:
-                attempt += 1
-                # If it is the store that is away, more attempts would blame the unit for it.
-                await asyncio.to_thread(self._store.stat, keys.FORMAT)
-                _log.warning("replica lost", extra={"role": str(role), "unit": what, "reason": error.message})
-                await asyncio.sleep(_BACK_OFF_SECONDS * attempt * (0.5 + random.random()))
-        raise UnitLost(f"{what}: the process that worked on it ended without an answer {ATTEMPTS} times.")
+        trial = Trial(role, what, fleet=self._fleet, store=self._store, tell=tell, suspect=suspect)
+        try:
+            while True:
+                replica: Replica | None = None
+                try:
+                    async with self._fleet.pool.lease(role, alone=trial.suspect) as replica, self._budget.take(cores):
+                        if replica in self._fleet.pool.ready(role):
+                            return await self._send(replica, send)
+                    # Else it was lost over another unit, while this one waited for its cores.
+                except StoreUnavailable as error:
+                    self._figures.unit_retried(str(role), "store")
+                    await trial.store_away(error, at_start=replica is None)
+                except Unavailable as error:
+                    assert replica is not None  # noqa: S101  (leases raise nothing of this kind)
+                    if isinstance(error, Unreached):
+                        self._figures.unit_retried(str(role), "unreached")
+                        trial.unreached(error, replica)
+                    else:
+                        self._figures.unit_retried(str(role), "lost")
+                        await trial.lost(error, replica)
+        finally:
+            trial.over()
+
+    async def _send(self, replica: Replica, send: Callable[[Replica], Awaitable[T]]) -> T:
+        began = time.monotonic()
+        outcome = "failed"
+        try:
+            result = await send(replica)
+            outcome = "done"
+        except StoreUnavailable:
+            outcome = "store"
+            raise
+        except Unavailable as error:
+            outcome = "unreached" if isinstance(error, Unreached) else "lost"
+            raise
+        finally:
+            self._figures.unit_ended(str(replica.role), outcome, time.monotonic() - began)
+        return result

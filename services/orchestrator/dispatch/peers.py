@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+import time
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from offshelf.errors import DataLoss, Unavailable
+import grpc
+
+from offshelf.errors import DataLoss, StoreUnavailable, Unavailable
 from offshelf.rpc.channel import open_channel
 from offshelf.runs import Combination, Score
+from offshelf.services.orchestrator.dispatch.channels import Channels
+from offshelf.services.orchestrator.dispatch.failures import Unreached
 from offshelf.services.orchestrator.dispatch.units import (
     ComparisonOutcome,
     ExtractionOutcome,
@@ -30,30 +35,70 @@ from offshelf.v1 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping
+    from pathlib import Path
 
-    import grpc.aio
+    from offshelf.services.orchestrator.fleet.replicas import Replica
 
 T = TypeVar("T")
 
 NO_PROGRESS_SECONDS = 120.0
 """A stream that says nothing for so long is given up; services send a sign of life every few seconds."""
 
+GONE_SECONDS = 15.0
+"""The same for a replica that is no longer in the pool. One that only drains goes on with its signs of life and may
+finish; one whose node has vanished leaves a connection that nobody ever closes."""
+
 STATS_SECONDS = 300.0
 """Deadline of the unary calls to stats."""
 
+_CONNECT_SECONDS = 5.0
+_LOOK_SECONDS = 2.0
+_CERTIFICATES = ("tls.crt", "tls.key", "ca.crt")
+
 
 class GrpcPeers:
-    """Calls the other services. A channel a call: a unit takes seconds, and replicas come and go with their ports."""
+    """Calls the other services, over one connection a replica.
 
-    def __init__(self, token: str | None) -> None:
-        self._token = token
+    Parameters
+    ----------
+    token
+        What embedded services ask for.
+    tls
+        Folder with tls.crt, tls.key and ca.crt, by which services in a cluster know each other. When the files change,
+        new calls use the new ones.
+    plaintext
+        Whether services beyond this machine may be called without TLS.
+    is_ready
+        Tells whether a replica is still in the pool.
+    """
+
+    def __init__(
+        self,
+        token: str | None = None,
+        tls: Path | None = None,
+        plaintext: bool = False,  # noqa: FBT001, FBT002  (given by name)
+        *,
+        is_ready: Callable[[Replica], bool] = lambda _: True,
+    ) -> None:
+        self._is_ready = is_ready
+
+        def open_to(replica: Replica) -> grpc.aio.Channel:
+            return open_channel(
+                replica.address, token=token, tls=tls, server_name=replica.server_name, plaintext=plaintext
+            )
+
+        self._channels = Channels(open_to, lambda: _identity(tls))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._channels.close()
 
     async def extract(
-        self, address: str, unit: ExtractionUnit, on_progress: Callable[[int], None]
+        self, replica: Replica, unit: ExtractionUnit, on_progress: Callable[[int], None]
     ) -> ExtractionOutcome:
         """Have one unit extracted; `on_progress` gets the number of images dealt with so far."""
-        async with self._channel(address) as channel:
+        async with self._connection(replica) as channel:
             stub = extractor_pb2_grpc.ExtractorServiceStub(channel)
             call = stub.ExtractSegment(
                 extractor_pb2.ExtractSegmentRequest(
@@ -64,7 +109,7 @@ class GrpcPeers:
                     images=[bytes.fromhex(digest) for digest in unit.images],
                 )
             )
-            async with aclosing(_watched(call)) as answers:
+            async with aclosing(self._watched(call, replica)) as answers:
                 async for answer in answers:
                     if answer.HasField("written"):
                         written = answer.written
@@ -77,9 +122,9 @@ class GrpcPeers:
                     on_progress(answer.progress.images_done)
             raise DataLoss(f"The extractor {unit.extractor} ended its answer early.")
 
-    async def cross_validate(self, address: str, unit: ScoringUnit) -> AsyncGenerator[FoldResult, None]:
+    async def cross_validate(self, replica: Replica, unit: ScoringUnit) -> AsyncGenerator[FoldResult, None]:
         """Have classifiers evaluated on one fold; yields each as it is done."""
-        async with self._channel(address) as channel:
+        async with self._connection(replica) as channel:
             stub = trainer_pb2_grpc.TrainerServiceStub(channel)
             call = stub.CrossValidate(
                 trainer_pb2.CrossValidateRequest(
@@ -92,15 +137,15 @@ class GrpcPeers:
                     measure=unit.measure,
                 )
             )
-            async with aclosing(_watched(call)) as answers:
+            async with aclosing(self._watched(call, replica)) as answers:
                 async for answer in answers:
                     if answer.HasField("score"):
                         score = answer.score
                         yield FoldResult(score.classifier, score.scores, score.fold, dict(score.measures))
 
-    async def fit(self, address: str, unit: FitUnit) -> str:
+    async def fit(self, replica: Replica, unit: FitUnit) -> str:
         """Have a classifier fitted on all images; returns the model's digest."""
-        async with self._channel(address) as channel:
+        async with self._connection(replica) as channel:
             stub = trainer_pb2_grpc.TrainerServiceStub(channel)
             call = stub.Fit(
                 trainer_pb2.FitRequest(
@@ -113,19 +158,19 @@ class GrpcPeers:
                     seed=unit.seed,
                 )
             )
-            async with aclosing(_watched(call)) as answers:
+            async with aclosing(self._watched(call, replica)) as answers:
                 async for answer in answers:
                     if answer.model:
                         return str(answer.model)
             raise DataLoss("The trainer ended its answer early.")
 
     async def compare(
-        self, address: str, dataset: str, measure: str, scores: Mapping[Combination, str]
+        self, replica: Replica, dataset: str, measure: str, scores: Mapping[Combination, str]
     ) -> ComparisonOutcome:
         """Have all combinations compared."""
-        async with self._channel(address) as channel:
+        async with self._connection(replica) as channel:
             stub = stats_pb2_grpc.StatsServiceStub(channel)
-            answer = await stub.Compare(
+            call = stub.Compare(
                 stats_pb2.CompareRequest(
                     dataset=dataset,
                     measure=measure,
@@ -136,6 +181,7 @@ class GrpcPeers:
                 ),
                 timeout=STATS_SECONDS,
             )
+            answer = await self._answer(call, replica)
             return ComparisonOutcome(
                 comparison=answer.comparison,
                 verdict=answer.verdict,
@@ -151,11 +197,11 @@ class GrpcPeers:
                 ),
             )
 
-    async def render_report(self, address: str, request: ReportRequest) -> dict[str, str]:
+    async def render_report(self, replica: Replica, request: ReportRequest) -> dict[str, str]:
         """Have the report written; returns keys by artefact name."""
-        async with self._channel(address) as channel:
+        async with self._connection(replica) as channel:
             stub = stats_pb2_grpc.StatsServiceStub(channel)
-            answer = await stub.RenderReport(
+            call = stub.RenderReport(
                 stats_pb2.RenderReportRequest(
                     comparison=request.comparison,
                     title=request.title,
@@ -169,28 +215,92 @@ class GrpcPeers:
                 ),
                 timeout=STATS_SECONDS,
             )
+            answer = await self._answer(call, replica)
             return dict(answer.keys)
 
-    def _channel(self, address: str) -> grpc.aio.Channel:
-        return open_channel(address, token=self._token)
+    @asynccontextmanager
+    async def _connection(self, replica: Replica) -> AsyncIterator[grpc.aio.Channel]:
+        """Use the connection to a replica. Raises `Unreached` for a call that could not begin."""
+        async with self._channels.to(replica) as channel:
+            connected = await _connects(channel)
+            try:
+                yield channel
+            except StoreUnavailable:
+                raise
+            except Unavailable as error:
+                if connected:
+                    raise
+                raise Unreached(error.message) from error
+
+    async def _watched(self, call: grpc.aio.UnaryStreamCall[Any, T], replica: Replica) -> AsyncGenerator[T, None]:
+        """Yield a stream's messages; give it up when none comes for too long, or when the reader goes."""
+        stream = call.__aiter__()
+        waiting: asyncio.Future[T | None] | None = None
+        try:
+            while True:
+                waiting = asyncio.ensure_future(anext(stream, None))
+                await self._hear(waiting, replica, NO_PROGRESS_SECONDS)
+                if (message := waiting.result()) is None:
+                    return
+                yield message
+        finally:
+            if waiting:
+                waiting.cancel()
+            call.cancel()
+
+    async def _answer(self, call: grpc.aio.UnaryUnaryCall[Any, T], replica: Replica) -> T:
+        """Wait for the answer of a unary call, which has a deadline, as long as its replica may give one."""
+        waiting = asyncio.ensure_future(call)
+        try:
+            await self._hear(waiting, replica, float("inf"))
+            return waiting.result()
+        finally:
+            waiting.cancel()
+
+    async def _hear(self, waiting: asyncio.Future[Any], replica: Replica, seconds: float) -> None:
+        """Wait for the next sign of a replica. Raises `Unavailable` after so many, or when it is gone and silent."""
+        began = time.monotonic()
+        gone: float | None = None
+        while not waiting.done():
+            await asyncio.wait([waiting], timeout=_LOOK_SECONDS)
+            now = time.monotonic()
+            if self._is_ready(replica):
+                gone = None
+            elif gone is None:
+                gone = now
+            if not waiting.done() and now - began >= seconds:
+                raise Unavailable(f"A service has said nothing for {seconds:.0f} s.")
+            if not waiting.done() and gone is not None and now - gone >= GONE_SECONDS:
+                raise Unavailable("A service that has gone says nothing any more.")
+
+
+async def _connects(channel: grpc.aio.Channel) -> bool:
+    """Wait until a connection has come about, or has failed to; its calls say why."""
+    try:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+                if state in {grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN}:
+                    return False
+                await channel.wait_for_state_change(state)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _identity(folder: Path | None) -> Hashable:
+    """Tell one set of certificate files from another, without reading them."""
+    if folder is None:
+        return None
+    found = []
+    for name in _CERTIFICATES:
+        try:
+            status = (folder / name).stat()
+        except OSError:
+            found.append((name, 0, 0, 0))
+        else:
+            found.append((name, status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(found)
 
 
 def _combination(combination: Combination) -> selection_pb2.Combination:
     return selection_pb2.Combination(extractor=combination.extractor, classifier=combination.classifier)
-
-
-async def _watched(call: grpc.aio.UnaryStreamCall[Any, T]) -> AsyncGenerator[T, None]:
-    """Yield a stream's messages; give it up when none comes for too long, or when the reader goes."""
-    stream = call.__aiter__()
-    try:
-        while True:
-            try:
-                async with asyncio.timeout(NO_PROGRESS_SECONDS):
-                    message = await anext(stream)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
-                raise Unavailable(f"A service has said nothing for {NO_PROGRESS_SECONDS:.0f} s.") from None
-            yield message
-    finally:
-        call.cancel()

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from offshelf.errors import Internal, OffshelfError, Unavailable
-from offshelf.services.orchestrator.fleet.replicas import Replica, ReplicaPool, Role
+from offshelf.services.orchestrator.fleet.replicas import Replica, ReplicaPool, Role, keep_quiet
 from offshelf.store.durable import store_errors
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
 _log = logging.getLogger(__name__)
@@ -76,7 +76,13 @@ class LocalFleet:
         return self._pool
 
     @asynccontextmanager
-    async def hold(self, role: Role) -> AsyncIterator[None]:
+    async def hold(
+        self,
+        role: Role,
+        *,
+        units: int = 1,  # noqa: ARG002  (one process a role, which has all cores: more of them would share these)
+        tell: Callable[[str], None] = keep_quiet,  # noqa: ARG002  (a process starts at once, or is refused)
+    ) -> AsyncIterator[None]:
         """Keep a replica of the role running while inside."""
         member = self._members.setdefault(role, _Member(role))
         member.holders += 1
@@ -93,6 +99,10 @@ class LocalFleet:
             member.holders -= 1
             if member.holders == 0:
                 self._let_go(member)
+
+    async def blames(self, replica: Replica) -> bool:  # noqa: ARG002  (part of the protocol)
+        """Tell that a lost process may have been its work's fault: nothing else ends one here."""
+        return True
 
     async def close(self) -> None:
         """Stop all children and wait until they are gone."""

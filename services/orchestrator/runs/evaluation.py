@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from offshelf import features, scores
@@ -18,11 +17,11 @@ from offshelf.services.orchestrator.runs.board import ScoreBoard
 from offshelf.services.orchestrator.runs.planning import SegmentShelf, plan_extraction, plan_scoring
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from offshelf.datasets import Dataset
     from offshelf.features import FeatureTable
-    from offshelf.services.orchestrator.dispatch.units import ExtractionUnit, FoldResult
+    from offshelf.services.orchestrator.dispatch.units import ExtractionUnit, FoldResult, ScoringUnit
     from offshelf.services.orchestrator.runs.journal import Journal, Workbench
     from offshelf.services.orchestrator.runs.planning import ExtractionPlan
 
@@ -75,8 +74,8 @@ class Evaluation:
 
     async def _extract(self) -> FeatureTable:
         bench, dataset = self._bench, self._dataset
-        shelf = await asyncio.to_thread(SegmentShelf, bench.store, self._fingerprint, bench.max_pixels)
-        plan = await asyncio.to_thread(
+        shelf = await self._journal.with_store(SegmentShelf, bench.store, self._fingerprint, bench.max_pixels)
+        plan = await self._journal.with_store(
             plan_extraction,
             shelf,
             spec=bench.catalog.find(self.extractor),
@@ -86,6 +85,9 @@ class Evaluation:
             unit_seconds=bench.unit_seconds,
         )
         self._progress.images_reused += len(plan.outcomes)
+        bench.figures.images(self.extractor, "reused", len(plan.outcomes))
+        missing = sum(len(unit.images) for unit in plan.units)
+        bench.figures.cache("features", hits=len(plan.outcomes), misses=missing)
         self._note(plan.outcomes)
         if plan.table is not None:
             return plan.table
@@ -98,7 +100,7 @@ class Evaluation:
                 segment for part in plan.parts for segment in ([part] if isinstance(part, str) else made[part])
             ),
         )
-        await asyncio.to_thread(features.write_table, bench.store, table)
+        await self._journal.with_store(features.write_table, bench.store, table)
         await self._journal.append(runlog.TABLE_WRITTEN, extractor=self.extractor, table=table.digest)
         return table
 
@@ -106,7 +108,7 @@ class Evaluation:
         """Have all units extracted; returns the segments of each."""
         if not plan.units:
             return {}
-        if reason := await asyncio.to_thread(self._bench.catalog.availability, self.extractor):
+        if reason := await self._journal.with_store(self._bench.catalog.availability, self.extractor):
             raise RoleUnavailable(reason)
         missing = sum(len(unit.images) for unit in plan.units)
         counted = 0
@@ -122,23 +124,31 @@ class Evaluation:
         self._progress.images_remaining += missing
         self._journal.say("extracting features")
         try:
-            # What is extracted will be scored: the trainer gets ready meanwhile.
-            async with self._bench.fleet.hold(Role("extractor", self.extractor)), self._bench.fleet.hold(TRAINER):
+            # What is extracted will be scored: a trainer gets ready meanwhile, and more once there is work for them.
+            async with (
+                self._journal.hold(self._bench.fleet, Role("extractor", self.extractor), units=len(plan.units)),
+                self._journal.hold(self._bench.fleet, TRAINER, units=1),
+            ):
                 made = await all_of(self._extract_unit(unit, shelf, count) for unit in plan.units)
         finally:
             self._progress.images_remaining -= missing - counted
         return dict(zip(plan.units, made, strict=True))
 
     async def _extract_unit(self, unit: ExtractionUnit, shelf: SegmentShelf, count: Callable[[int], None]) -> list[str]:
-        outcomes = await self._bench.dispatcher.extract(unit, count)
+        with self._journal.status.notices.topic() as tell:
+            outcomes = await self._bench.dispatcher.extract(unit, count, tell)
         segments = [outcome.key for outcome in outcomes if outcome.key]
         if deadly := sorted(digest for outcome in outcomes for digest in outcome.deadly):
-            segments.append(await asyncio.to_thread(self._put_on_record, deadly))
+            segments.append(await self._journal.with_store(self._put_on_record, deadly))
         for segment in segments:
-            self._note(await asyncio.to_thread(shelf.outcomes, segment))
+            self._note(await self._journal.with_store(shelf.outcomes, segment))
         for outcome in outcomes:
             self.unread.update({image.image: image.reason for image in outcome.unread})
             self._progress.images_extracted -= len(outcome.unread)  # dealt with, but there was nothing to extract
+            figures = self._bench.figures
+            figures.images(self.extractor, "extracted", outcome.extracted)
+            figures.images(self.extractor, "quarantined", outcome.quarantined + len(outcome.deadly))
+            figures.images(self.extractor, "unread", len(outcome.unread))
         return segments
 
     def _put_on_record(self, images: list[str]) -> str:
@@ -161,7 +171,7 @@ class Evaluation:
 
     async def _score(self, table: FeatureTable) -> None:
         spec, progress = self._spec, self._progress
-        plan = await asyncio.to_thread(
+        plan = await self._journal.with_store(
             plan_scoring,
             self._bench.store,
             dataset=self._dataset.digest,
@@ -171,8 +181,10 @@ class Evaluation:
             measure=spec.measure,
         )
         board = ScoreBoard(plan, measure=spec.measure, folds=spec.folds)
+        missing = len(spec.classifiers) * spec.folds - board.folds_done
         progress.scores_reused += board.folds_done
-        progress.scores_remaining += len(spec.classifiers) * spec.folds - board.folds_done
+        progress.scores_remaining += missing
+        self._bench.figures.cache("scores", hits=board.folds_done, misses=missing)
         for classifier in spec.classifiers:
             if board.is_complete(classifier):
                 await self._finish(classifier, board)
@@ -194,14 +206,23 @@ class Evaluation:
 
         if plan.units:
             self._journal.say("scoring classifiers")
-            async with self._bench.fleet.hold(TRAINER):
-                await all_of(self._bench.dispatcher.score(unit, on_result, on_lost) for unit in plan.units)
+            async with self._journal.hold(self._bench.fleet, TRAINER, units=len(plan.units)):
+                await all_of(self._score_unit(unit, on_result, on_lost) for unit in plan.units)
+
+    async def _score_unit(
+        self,
+        unit: ScoringUnit,
+        on_result: Callable[[FoldResult], Awaitable[None]],
+        on_lost: Callable[[str, str], Awaitable[None]],
+    ) -> None:
+        with self._journal.status.notices.topic() as tell:
+            await self._bench.dispatcher.score(unit, on_result, on_lost, tell)
 
     async def _finish(self, classifier: str, board: ScoreBoard) -> None:
         """Write the manifest over all folds, unless it is there, and let the watchers see the score."""
         digest = board.digest(classifier)
         if not board.is_written(classifier):
-            await asyncio.to_thread(
+            await self._journal.with_store(
                 scores.write_manifest, self._bench.store, digest, classes=self._dataset.classes, folds=self._spec.folds
             )
         self.scores[classifier] = digest

@@ -7,9 +7,8 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from offshelf import datasets, models
-from offshelf.datasets.names import IMAGE_SUFFIXES
-from offshelf.errors import OffshelfError, RunFailed
+from offshelf import models
+from offshelf.errors import OffshelfError, RunFailed, StoreUnavailable
 from offshelf.runs import Combination
 from offshelf.services.orchestrator.concurrency import all_of
 from offshelf.services.orchestrator.dispatch.dispatcher import STATS, TRAINER
@@ -17,12 +16,14 @@ from offshelf.services.orchestrator.dispatch.units import FitUnit, ReportRequest
 from offshelf.services.orchestrator.runs import runlog
 from offshelf.services.orchestrator.runs.artifacts import RunFindings, skipped_images, write_run_artifacts
 from offshelf.services.orchestrator.runs.evaluation import Evaluation
+from offshelf.services.orchestrator.runs.inputs import read_inputs, title_of
 from offshelf.services.orchestrator.runs.status import RunResult
 from offshelf.store import keys
 
 if TYPE_CHECKING:
-    from offshelf.datasets import Dataset, Unread
+    from offshelf.datasets import Dataset
     from offshelf.services.orchestrator.dispatch.units import ComparisonOutcome
+    from offshelf.services.orchestrator.runs.inputs import Inputs
     from offshelf.services.orchestrator.runs.journal import Journal, Workbench
 
 _log = logging.getLogger(__name__)
@@ -47,33 +48,39 @@ class Execution:
         except asyncio.CancelledError:
             self._stop.set()
             raise
+        except StoreUnavailable as error:
+            await self._fail(error.message, wait=False)  # it was waited for long enough
         except OffshelfError as error:
             await self._fail(error.message)
         except Exception:  # noqa: BLE001  (a defect ends this run, not the server)
             _log.exception("run failed unexpectedly", extra={"run_id": self._status.run_id})
             await self._fail(f"Internal error; the orchestrator's log has more under run {self._status.run_id}.")
 
-    async def _fail(self, reason: str) -> None:
+    async def _fail(self, reason: str, *, wait: bool = True) -> None:
         try:
-            await self._journal.append(runlog.FAILED, error=reason)
+            write = self._journal.append if wait else self._journal.append_at_once
+            await write(runlog.FAILED, error=reason)
         except Exception:  # noqa: BLE001  (watchers must hear it)
             # The store may be the very reason (full, away): whoever watches still has to hear it.
             _log.exception("the failure of a run could not be written", extra={"run_id": self._status.run_id})
             self._status.fail(reason)
 
     async def _carry_out(self) -> RunResult:
-        dataset, unread = await self._read_dataset()
-        async with self._bench.fleet.hold(STATS):  # from now on, so that it is ready when it is needed
+        inputs = await read_inputs(self._bench, self._journal, self._stop)
+        dataset = inputs.dataset
+        # From now on, so that it is ready when it is needed.
+        async with self._journal.hold(self._bench.fleet, STATS, units=1):
             scores = await self._evaluate(dataset)
             self._journal.say("comparing")
-            comparison = await self._bench.dispatcher.compare(dataset.digest, self._spec.measure, scores)
+            with self._status.notices.topic() as tell:
+                comparison = await self._bench.dispatcher.compare(dataset.digest, self._spec.measure, scores, tell)
             await self._journal.append(runlog.COMPARED, comparison=comparison.comparison)
             fitted = self._spec.choice or comparison.scores[0].combination
             if fitted not in scores:
                 raise RunFailed(" ".join([f"{fitted} could not be scored.", *self._status.left_out]))
             model = await self._fit(dataset, fitted)
             self._journal.say("writing the report")
-            return await self._report(dataset, unread, comparison, fitted, model)
+            return await self._report(inputs, comparison, fitted, model)
 
     async def _evaluate(self, dataset: Dataset) -> dict[Combination, str]:
         """Have every combination scored; returns what names the scores of each that could be."""
@@ -89,23 +96,6 @@ class Execution:
         if not scores:
             raise RunFailed(" ".join(["Nothing could be scored.", *self._status.left_out]))
         return scores
-
-    async def _read_dataset(self) -> tuple[Dataset, list[Unread]]:
-        self._journal.say("reading the images")
-        store, progress = self._bench.store, self._status.progress
-        source = await asyncio.to_thread(datasets.open_source, self._spec.source, roots=self._bench.roots, store=store)
-
-        def on_progress(done: int, total: int) -> None:
-            # From another thread: plain assignments, which watchers see when they next look.
-            progress.images_scanned, progress.images_total = done, total
-
-        dataset, unread = await asyncio.to_thread(datasets.scan, source, on_progress=on_progress, stop=self._stop)
-        if source.ignored:
-            await self._journal.append(runlog.LEFT_OUT, reason=_ignored(source.ignored))
-        datasets.check_classes(dataset.items, folds=2)  # what could be read may be less than what was listed
-        await asyncio.to_thread(datasets.write_dataset, store, dataset)
-        await self._journal.append(runlog.DATASET_READ, dataset=dataset.digest, images=len(dataset.items))
-        return dataset, unread
 
     async def _fit(self, dataset: Dataset, fitted: Combination) -> str:
         self._journal.say(f"fitting {fitted}")
@@ -123,27 +113,31 @@ class Execution:
         model = models.model_digest(
             unit.dataset, unit.table, unit.fingerprint, unit.classifier, unit.measure, unit.seed
         )
-        if await asyncio.to_thread(self._bench.store.stat, keys.model_card(model)) is None:
-            async with self._bench.fleet.hold(TRAINER):
-                model = await self._bench.dispatcher.fit(unit)
+        known = await self._journal.with_store(self._bench.store.stat, keys.model_card(model)) is not None
+        self._bench.figures.cache("model", hits=int(known), misses=int(not known))
+        if not known:
+            with self._status.notices.topic() as tell:
+                async with self._journal.hold(self._bench.fleet, TRAINER, units=1):
+                    model = await self._bench.dispatcher.fit(unit, tell)
         await self._journal.append(runlog.FITTED, model=model, extractor=fitted.extractor, classifier=fitted.classifier)
         return model
 
     async def _report(
-        self, dataset: Dataset, unread: list[Unread], comparison: ComparisonOutcome, fitted: Combination, model: str
+        self, inputs: Inputs, comparison: ComparisonOutcome, fitted: Combination, model: str
     ) -> RunResult:
+        store, dataset = self._bench.store, inputs.dataset
         evaluated = {name: one for name, one in self._evaluations.items() if one.table is not None}
-        skipped = skipped_images(dataset, unread, evaluated)
+        skipped = skipped_images(dataset, inputs.unread, evaluated)
         # Until now this counted contents; what was not used are files, and several may have the same content.
         self._status.progress.images_skipped = len({image.path for image in skipped})
-        rendered = await self._bench.dispatcher.render_report(
-            ReportRequest(
-                comparison=comparison.comparison,
-                title=datasets.display_name(self._spec.source),
-                skipped=skipped,
-                left_out=tuple(self._status.left_out),
-            )
+        request = ReportRequest(
+            comparison=comparison.comparison,
+            title=await self._journal.with_store(title_of, store, self._spec.source, dataset.digest),
+            skipped=skipped,
+            left_out=tuple(self._status.left_out),
         )
+        with self._status.notices.topic() as tell:
+            rendered = await self._bench.dispatcher.render_report(request, tell)
         findings = RunFindings(
             dataset=dataset,
             comparison=comparison,
@@ -152,7 +146,7 @@ class Execution:
             skipped=skipped,
             fingerprints={name: one.table.fingerprint for name, one in evaluated.items() if one.table},
         )
-        own = await asyncio.to_thread(write_run_artifacts, self._bench.store, self._status, findings)
+        own = await self._journal.with_store(write_run_artifacts, store, self._status, findings)
         return RunResult(
             dataset=dataset.digest,
             classes=dataset.classes,
@@ -167,9 +161,3 @@ class Execution:
                 "model/model.skops": keys.model(model),
             },
         )
-
-
-def _ignored(files: int) -> str:
-    what = "One file" if files == 1 else f"{files} files"
-    known = ", ".join(sorted(IMAGE_SUFFIXES))
-    return f"{what} of the dataset not looked at: no image in a class folder by name ({known})."

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from offshelf.services.orchestrator.concurrency import outlast
+from offshelf.services.orchestrator.dispatch.patience import outwait_store
+from offshelf.services.orchestrator.figures import Figures, NoFigures
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from offshelf.services.orchestrator.catalog import ExtractorCatalog
     from offshelf.services.orchestrator.dispatch.dispatcher import Dispatcher
-    from offshelf.services.orchestrator.fleet.replicas import Fleet
-    from offshelf.services.orchestrator.runs.runlog import RunLog
+    from offshelf.services.orchestrator.fleet.replicas import Fleet, Role
+    from offshelf.services.orchestrator.runs.runlog import Event, RunLog
     from offshelf.services.orchestrator.runs.status import RunStatus
     from offshelf.store import ObjectStore
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,9 @@ class Workbench:
     """Work in a unit, in CPU seconds."""
     max_pixels: int
     """Images with more are not used."""
+    buckets: tuple[str, ...] = ()
+    """Buckets that datasets may be read from."""
+    figures: Figures = field(default_factory=NoFigures)
 
 
 class Journal:
@@ -44,9 +54,19 @@ class Journal:
         self._writing = asyncio.Lock()
 
     async def append(self, kind: str, **data: Any) -> None:
-        """Write an event to the store, then show it. A write that has begun is finished even when cancelled."""
+        """Write an event to the store, then show it; wait for a store that does not answer.
+
+        A write that has begun is finished even when cancelled.
+        """
+        with self.status.notices.topic() as tell:
+            await outwait_store(lambda: self.append_at_once(kind, **data), tell)
+
+    async def append_at_once(self, kind: str, **data: Any) -> None:
+        """Write an event as `append` does, but fail if the store does not answer."""
         async with self._writing:
-            write = asyncio.ensure_future(asyncio.to_thread(self._log.append, self.status.history, kind, **data))
+            write: asyncio.Future[Event] = asyncio.ensure_future(
+                asyncio.to_thread(self._log.append, self.status.history, kind, **data)
+            )
             try:
                 # The thread cannot be stopped: what comes after must find its event in the history.
                 await outlast([write])
@@ -54,6 +74,24 @@ class Journal:
                 if write.exception() is None:
                     self.status.apply(write.result())
             await write
+
+    async def with_store(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call, in a thread, what needs the store; again and again while the store does not answer.
+
+        Raises
+        ------
+        StoreUnavailable
+            If it is away for too long.
+        """
+        with self.status.notices.topic() as tell:
+            return await outwait_store(lambda: asyncio.to_thread(work, *args, **kwargs), tell)
+
+    @asynccontextmanager
+    async def hold(self, fleet: Fleet, role: Role, *, units: int) -> AsyncIterator[None]:
+        """Keep replicas of a role running while inside, and show what is in their way."""
+        with self.status.notices.topic() as tell:
+            async with fleet.hold(role, units=units, tell=tell):
+                yield
 
     def say(self, activity: str) -> None:
         """Show what is being done; this is not kept."""

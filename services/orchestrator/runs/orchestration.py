@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ulid import ULID
 
-from offshelf import datasets
-from offshelf.errors import Conflict, DataLoss, InvalidInput, NotFound, Unavailable
+from offshelf.access import Role
+from offshelf.digests import digest_of
+from offshelf.errors import Conflict, NotFound, OffshelfError, PermissionDenied, ResourceExhausted, Unavailable
+from offshelf.logs import request_id as current_request_id
 from offshelf.runs import RunState
+from offshelf.services.orchestrator.figures import Figures, NoFigures
 from offshelf.services.orchestrator.runs import runlog
-from offshelf.services.orchestrator.runs.journal import Journal
-from offshelf.services.orchestrator.runs.specification import RunSpec, make_spec
+from offshelf.services.orchestrator.runs.roll import Roll
 from offshelf.services.orchestrator.runs.status import RunStatus
+from offshelf.store import keys
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-    from pathlib import Path
+    from collections.abc import AsyncGenerator, Callable, Coroutine
 
-    from offshelf.runs import Combination
+    from offshelf.access import Caller
     from offshelf.services.orchestrator.catalog import ExtractorCatalog
     from offshelf.services.orchestrator.runs.execution import Execution
+    from offshelf.services.orchestrator.runs.intake import Intake, Request
+    from offshelf.services.orchestrator.runs.journal import Journal
     from offshelf.services.orchestrator.runs.runlog import RunLog
+    from offshelf.services.orchestrator.runs.specification import RunSpec
     from offshelf.store import ObjectStore
 
 _log = logging.getLogger(__name__)
@@ -45,11 +50,11 @@ class Orchestrator:
     ----------
     execute
         Makes the execution of a run from its journal.
-    roots
-        Folders that datasets may lie in; None for any.
     take_up
         Whether to go on with every unfinished run at the start (a service), or only when its user asks for the same
         again (embedded, where an old run must not keep the machine from a new one).
+    quota_runs
+        Most runs of one user that are going on at a time; 0 for any number.
     """
 
     def __init__(
@@ -57,23 +62,21 @@ class Orchestrator:
         *,
         store: ObjectStore,
         log: RunLog,
-        catalog: ExtractorCatalog,
+        intake: Intake,
         execute: Callable[[Journal], Execution],
-        roots: tuple[Path, ...] | None,
         take_up: bool,
+        quota_runs: int = 0,
+        figures: Figures | None = None,
     ) -> None:
         self._store = store
         self._log = log
-        self._catalog = catalog
+        self._intake = intake
         self._execute = execute
-        self._roots = roots
         self._take_up = take_up
-        self._journals: dict[str, Journal] = {}
-        """Of every run that has not ended, or has ended since `start`."""
-        self._requests: dict[str, str] = {}
+        self._quota_runs = quota_runs
+        self._figures = figures or NoFigures()
+        self._roll = Roll(log)
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._ids: list[str] = []
-        """Of all runs, newest first."""
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
         self._draining = False
@@ -81,64 +84,45 @@ class Orchestrator:
     @property
     def catalog(self) -> ExtractorCatalog:
         """The extractors of this installation."""
-        return self._catalog
+        return self._intake.catalog
 
     async def start(self) -> None:
         """Learn of the runs in the store, and take up the unfinished ones if asked to."""
-        for run_id in await asyncio.to_thread(self._log.begin):
-            try:
-                status = await self._load(run_id)
-            except DataLoss as error:
-                # One damaged run must not keep the server from all others.
-                _log.error("run cannot be read", extra={"run_id": run_id, "reason": error.message})
-                self._ids.append(run_id)
-                continue
-            if status is None:
-                continue
-            self._ids.append(run_id)
-            self._requests[status.request_id] = run_id
-            if not status.state.ended:
-                journal = self._journals[run_id] = Journal(status, self._log)
-                if self._take_up:
-                    await self._resume(journal)
-                else:
-                    status.interrupt()
+        for journal in await self._roll.read():
+            if self._take_up:
+                self._start(journal, taken_over=True)
+            else:
+                journal.status.interrupt()
 
-    async def create(
-        self,
-        *,
-        request_id: str,
-        dataset: str,
-        extractors: Sequence[str],
-        classifiers: Sequence[str],
-        measure: str,
-        folds: int,
-        seed: int,
-        choice: Combination | None,
-    ) -> tuple[RunStatus, bool]:
+    def datasets_in_use(self) -> frozenset[str]:
+        """Digests of the datasets that unfinished runs work on, or are about to."""
+        return frozenset(each.status.dataset for each in self._roll.unfinished() if each.status.dataset)
+
+    async def create(self, request: Request, *, request_id: str, user: str) -> tuple[RunStatus, bool]:
         """Check what is asked for and start it; returns the run, and whether it is one that was there.
+
+        A run that was there stays that of the user who was first to ask for it.
+
+        Parameters
+        ----------
+        request_id
+            By which the user's client recognizes its request when it has to send it again.
+        user
+            Who asks.
 
         Raises
         ------
         InvalidInput
             If something in it cannot be used.
         PermissionDenied
-            If the dataset lies outside the data roots.
+            If the dataset lies outside the data roots and buckets.
+        ResourceExhausted
+            If the user has as many runs going on as one may have.
         Unavailable
             If this orchestrator drains.
         """
-        spec = make_spec(
-            source=await asyncio.to_thread(datasets.source_uri, dataset, roots=self._roots),
-            extractors=extractors,
-            classifier_names=classifiers,
-            measure=measure,
-            folds=folds,
-            seed=seed,
-            choice=choice,
-            catalog=self._catalog,
-        )
-        await asyncio.to_thread(self._check_feasible, spec)
-        return await self._change(self._create(request_id, spec))
+        spec = await self._intake.specify(request)
+        return await self._change(self._create(request_id, spec, user))
 
     async def get(self, run_id: str) -> RunStatus:
         """Find a run.
@@ -150,12 +134,7 @@ class Orchestrator:
         DataLoss
             If it cannot be read.
         """
-        if run_id in self._journals:
-            return self._journals[run_id].status
-        status = await self._load(run_id) if run_id in self._ids else None
-        if status is None:
-            raise NotFound(f"There is no run {run_id!r}. `offshelf runs` lists all.")
-        return status
+        return await self._roll.get(run_id)
 
     async def watch(self, run_id: str) -> AsyncGenerator[RunStatus, None]:
         """Yield a run as it changes, at least every `SIGN_OF_LIFE_SECONDS`, until it has ended.
@@ -182,31 +161,39 @@ class Orchestrator:
 
         A run that cannot be read is left out; `get` says why.
         """
-        ids = [run_id for run_id in self._ids if not before or run_id < before]
-        found = []
-        for run_id in ids[:limit]:
-            with suppress(DataLoss):
-                found.append(await self.get(run_id))
-        return found, ids[limit - 1] if len(ids) > limit else ""
+        return await self._roll.page(limit=limit, before=before)
 
-    async def cancel(self, run_id: str) -> RunStatus:
+    async def cancel(self, run_id: str, caller: Caller) -> RunStatus:
         """Stop a run; what is finished stays in the store.
 
         Raises
         ------
+        PermissionDenied
+            If it is another user's, and the caller is no administrator.
         Conflict
             If the run has ended otherwise.
         """
-        return await self._change(self._cancel(run_id))
+        return await self._change(self._cancel(run_id, caller))
 
     async def artifact(self, run_id: str, name: str) -> str:
-        """Return the key of an artefact of a finished run. Raises `NotFound`."""
+        """Return the key of an artefact of a finished run.
+
+        Raises
+        ------
+        NotFound
+            If there is none of this name, or it went with its dataset.
+        """
         status = await self.get(run_id)
         if status.result is None:
             raise NotFound(f"Run {run_id} has no {name}: it is {status.state}.")
         if name not in status.result.artifacts:
             raise NotFound(f"Run {run_id} has no {name!r}; it has {', '.join(sorted(status.result.artifacts))}.")
-        return status.result.artifacts[name]
+        key = status.result.artifacts[name]
+        if await asyncio.to_thread(self._store.stat, key) is None:
+            deleted = await asyncio.to_thread(self._store.stat, keys.dataset(status.result.dataset)) is None
+            why = "its dataset was deleted" if deleted else "it is missing in the store; the same run makes it anew"
+            raise NotFound(f"Run {run_id} has no {name} any more: {why}.")
+        return key
 
     async def drain(self) -> None:
         """Stop all runs so that the next orchestrator can take them up."""
@@ -219,7 +206,7 @@ class Orchestrator:
         for run_id, outcome in zip(running, stopped, strict=True):
             if isinstance(outcome, Exception):
                 _log.error("the end of a run could not be written", extra={"run_id": run_id}, exc_info=outcome)
-        for journal in self._journals.values():
+        for journal in self._roll.unfinished():
             journal.status.touch()
 
     async def _change(self, change: Coroutine[Any, Any, T]) -> T:
@@ -234,27 +221,52 @@ class Orchestrator:
         task.add_done_callback(self._changes.discard)
         return await asyncio.shield(task)
 
-    async def _create(self, request_id: str, spec: RunSpec) -> tuple[RunStatus, bool]:
+    async def _create(self, request_id: str, spec: RunSpec, user: str) -> tuple[RunStatus, bool]:
         if self._draining:
             raise Unavailable("This server is stopping.")
-        run_id = self._requests.get(request_id) or self._unfinished(spec)
-        if run_id:
-            status = await self.get(run_id)
-            if not status.history.ended and run_id not in self._tasks:
-                await self._resume(self._journals[run_id])
-            self._requests[request_id] = run_id
-            return status, True
-        run_id = str(ULID())
-        history = await asyncio.to_thread(self._log.create, run_id, spec.to_json(), request_id=request_id)
-        journal = self._journals[run_id] = Journal(RunStatus(spec, history), self._log)
-        self._requests[request_id] = run_id
-        self._ids.append(run_id)
-        self._ids.sort(reverse=True)  # within a millisecond, ids come in any order
+        request = digest_of([user, request_id])
+        known = await asyncio.to_thread(self._log.requested, request)
+        if known is not None and known in self._roll:
+            return await self._go_on(known)
+        equal = self._roll.equal(spec)
+        run_id = equal.status.run_id if equal else str(ULID())
+        if equal is None:
+            self._check_quota(user)
+        await asyncio.to_thread(self._log.remember_request, request, run_id)
+        if equal:
+            return await self._go_on(run_id)
+        # The id that this call has in the logs of all services, if there is one.
+        trace = current_request_id.get() or request_id
+        history = await asyncio.to_thread(self._log.create, run_id, spec.to_json(), request_id=trace, user=user)
+        journal = self._roll.add(RunStatus(spec, history))
         self._start(journal)
         return journal.status, False
 
-    async def _cancel(self, run_id: str) -> RunStatus:
+    async def _go_on(self, run_id: str) -> tuple[RunStatus, bool]:
+        """Go on with a run that somebody asks for again, unless it is going on or has ended."""
         status = await self.get(run_id)
+        journal = self._roll.journal(run_id)
+        if journal and run_id not in self._tasks:
+            self._check_quota(status.user)
+            await journal.append_at_once(runlog.TAKEN_OVER, asked=True)
+            self._start(journal)
+        return status, True
+
+    def _check_quota(self, user: str) -> None:
+        going_on = sum(
+            each.status.user == user for each in self._roll.unfinished() if each.status.run_id in self._tasks
+        )
+        if self._quota_runs and going_on >= self._quota_runs:
+            raise ResourceExhausted(
+                f"{user} has {going_on} runs going on, and one user may have {self._quota_runs}: "
+                "wait until one has ended, or stop one with `offshelf cancel`."
+            )
+
+    async def _cancel(self, run_id: str, caller: Caller) -> RunStatus:
+        status = await self.get(run_id)
+        if caller.name != status.user and not caller.may(Role.ADMIN):
+            owner = status.user or "somebody else"
+            raise PermissionDenied(f"Run {run_id} is {owner}'s: they, or an administrator, can stop it.")
         if status.state is not RunState.CANCELLED:
             if status.state.ended:
                 raise Conflict(f"Run {run_id} has {status.state} already.")
@@ -263,49 +275,43 @@ class Orchestrator:
 
     async def _stop(self, run_id: str, kind: str) -> None:
         """Stop the work on a run and write why, unless it ends by itself meanwhile."""
-        task = self._tasks.get(run_id)
+        journal, task = self._roll.journal(run_id), self._tasks.get(run_id)
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
-        journal = self._journals[run_id]
-        if not journal.status.state.ended:
-            try:
-                await journal.append(kind)
-            except BaseException:
-                journal.status.interrupt()  # its watchers must hear that nobody works on it any more
-                raise
-
-    async def _resume(self, journal: Journal) -> None:
-        await journal.append(runlog.TAKEN_OVER)
-        self._start(journal)
-
-    def _start(self, journal: Journal) -> None:
-        run_id = journal.status.run_id
-        task = asyncio.create_task(self._execute(journal).run(), name=f"run {run_id}")
-        self._tasks[run_id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(run_id, None))
-
-    def _check_feasible(self, spec: RunSpec) -> None:
-        """Refuse at once what could only fail later."""
-        reasons = [self._catalog.availability(name) for name in spec.extractors]
-        if all(reasons):
-            raise InvalidInput(" ".join(reasons))
-        source = datasets.open_source(spec.source, roots=self._roots, store=self._store)
-        datasets.check_classes(source.entries(), spec.folds)
-
-    def _unfinished(self, spec: RunSpec) -> str | None:
-        for run_id, journal in self._journals.items():
-            # By the log: a run that failed because the store was full, so that this could not be written, goes on.
-            if not journal.status.history.ended and journal.status.spec.digest == spec.digest:
-                return run_id
-        return None
-
-    async def _load(self, run_id: str) -> RunStatus | None:
-        history = await asyncio.to_thread(self._log.replay, run_id)
-        if not history.events:
-            return None  # its creator died between the specification and the first event
-        spec = await asyncio.to_thread(self._log.spec, run_id)
+        if journal is None or journal.status.state.ended:
+            return
         try:
-            return RunStatus(RunSpec.from_json(spec), history)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataLoss(f"Run {run_id} in the store cannot be read ({error!r}).") from error
+            await journal.append_at_once(kind)
+        except BaseException:
+            journal.status.interrupt()  # its watchers must hear that nobody works on it any more
+            raise
+        self._settle(journal)
+
+    def _start(self, journal: Journal, *, taken_over: bool = False) -> None:
+        """Begin to work on a run; `taken_over`: by this server on its own, which has to be written first."""
+        run_id = journal.status.run_id
+        context = contextvars.copy_context()
+        context.run(current_request_id.set, journal.status.request_id)
+        work = self._work(journal, taken_over=taken_over)
+        task = asyncio.get_running_loop().create_task(work, name=f"run {run_id}", context=context)
+        self._tasks[run_id] = task
+
+        def end(_: asyncio.Task[None]) -> None:
+            self._tasks.pop(run_id, None)
+            self._settle(journal)
+
+        task.add_done_callback(end)
+
+    async def _work(self, journal: Journal, *, taken_over: bool) -> None:
+        if taken_over:
+            try:
+                await journal.append(runlog.TAKEN_OVER, asked=False)
+            except OffshelfError as error:
+                journal.status.fail(error.message)
+                return
+        await self._execute(journal).run()
+
+    def _settle(self, journal: Journal) -> None:
+        if self._roll.settle(journal):
+            self._figures.run_ended(str(journal.status.state))

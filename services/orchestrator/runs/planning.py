@@ -8,7 +8,7 @@ replicas: the segments of a dataset are the same on every machine.
 from __future__ import annotations
 
 import math
-from contextlib import suppress
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from offshelf import features, scores
 from offshelf.errors import DataLoss, NotFound
 from offshelf.services.orchestrator.dispatch.units import ExtractionUnit, ScoringUnit
+from offshelf.services.orchestrator.runs.reading import read_each
 from offshelf.store import keys
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from offshelf.features import FeatureTable, ImageOutcome
     from offshelf.scores import ValidationPlan
     from offshelf.store import ObjectStore
+
+
+_READ_AT_ONCE = 64
+"""Segments that are read at once. More might be read in vain: only the first that hold all images are needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +60,16 @@ class SegmentShelf:
         self._max_pixels = max_pixels
         self._outcomes: dict[str, Mapping[str, ImageOutcome]] = {}
         self._keys = {info.key for info in store.list(keys.segments(fingerprint))}
+        self._made: dict[str, list[str]] = defaultdict(list)
+        for key in sorted(self._keys):
+            inputs = key.removeprefix(keys.segments(fingerprint)).partition("-")[0]
+            self._made[inputs].append(key)
 
     def tables(self) -> list[FeatureTable]:
         """Read all manifests whose segments are all there."""
         prefix = keys.tables(self._fingerprint)
-        found = []
-        for info in self._store.list(prefix):
-            digest = info.key.removeprefix(prefix).removesuffix(".json")
-            with suppress(DataLoss, NotFound):  # a damaged manifest counts as never written
-                found.append(features.read_table(self._store, self._fingerprint, digest))
-        return [table for table in found if self._keys.issuperset(table.segments)]
+        found = read_each(self._table, [info.key.removeprefix(prefix) for info in self._store.list(prefix)])
+        return [table for table in found if table is not None and self._keys.issuperset(table.stored_segments)]
 
     def outcomes(self, segment: str) -> Mapping[str, ImageOutcome]:
         """What a segment says of its images; only those that need not be tried again. A damaged one says nothing."""
@@ -75,11 +80,22 @@ class SegmentShelf:
                 return {}  # and looked at again when it is asked for again: it may have been made anew
         return self._outcomes[segment]
 
+    def prefetch(self, segments: Iterable[str]) -> None:
+        """Read segments that will be asked for, many at once."""
+        read_each(self.outcomes, dict.fromkeys(segments))
+
     def made_for(self, unit: ExtractionUnit) -> str | None:
         """Find the segment that an earlier, interrupted run made of just this unit."""
-        prefix = keys.segment(self._fingerprint, features.segment_inputs(self._fingerprint, unit.images), "")
-        prefix = prefix.removesuffix(".parquet")
-        return min((key for key in self._keys if key.startswith(prefix)), default=None)
+        if not self._made:
+            return None
+        made = self._made.get(features.segment_inputs(self._fingerprint, unit.images))
+        return made[0] if made else None
+
+    def _table(self, name: str) -> FeatureTable | None:
+        try:
+            return features.read_table(self._store, self._fingerprint, name.removesuffix(".json"))
+        except (DataLoss, NotFound):
+            return None  # a damaged manifest counts as never written
 
 
 def plan_extraction(
@@ -105,11 +121,11 @@ def plan_extraction(
     for table in tables:
         if table.dataset == dataset.digest:
             chosen = _Reuse(shelf, wanted)
-            chosen.add(table.segments)
+            chosen.add(table.stored_segments)
             if not chosen.missing:
-                return ExtractionPlan(table.segments, chosen.outcomes, table)
+                return ExtractionPlan(table.stored_segments, chosen.outcomes, table)
     chosen = _Reuse(shelf, wanted)
-    chosen.add(segment for table in tables for segment in table.segments)
+    chosen.add(segment for table in tables for segment in table.stored_segments)
     cut = partial(
         cut_extraction,
         cost_seconds=spec.cost_seconds,
@@ -121,8 +137,11 @@ def plan_extraction(
     )
     parts: list[str | ExtractionUnit] = list(chosen.segments)
     lacking: list[str] = []
-    for unit in cut(chosen.missing):
-        made = shelf.made_for(unit)
+    units = cut(chosen.missing)
+    made_for = {unit: made for unit in units if (made := shelf.made_for(unit))}
+    shelf.prefetch(made_for.values())
+    for unit in units:
+        made = made_for.get(unit)
         # In its unit's place: a table must not tell whether the work on it was interrupted.
         parts += chosen.add([made]) if made else [unit]
         # A segment of the same name may lack images that could not be read at the time: those are cut anew.
@@ -146,9 +165,12 @@ class _Reuse:
     def add(self, segments: Iterable[str]) -> list[str]:
         """Pick the segments that hold something new; returns those."""
         picked = []
-        for segment in segments:
+        ordered = list(dict.fromkeys(segments))
+        for index, segment in enumerate(ordered):
             if len(self.outcomes) == len(self._wanted):
                 break
+            if index % _READ_AT_ONCE == 0:
+                self._shelf.prefetch(ordered[index : index + _READ_AT_ONCE])
             new = {
                 digest: outcome
                 for digest, outcome in self._shelf.outcomes(segment).items()
@@ -214,16 +236,19 @@ def plan_scoring(
 ) -> ScoringPlan:
     """Find finished scores and cut the rest into one unit a fold."""
     digests = {name: scores.scores_digest(dataset, table.digest, name, plan, measure) for name in classifiers}
-    finished: dict[str, dict[int, Mapping[str, float]]] = {}
-    complete = set()
-    for name, digest in digests.items():
+
+    def find(digest: str) -> tuple[bool, dict[int, Mapping[str, float]]]:
+        if next(store.list(keys.scores(digest).removesuffix("scores.json")), None) is None:
+            return False, {}  # one question instead of one a fold
         manifest = scores.read_manifest_if_complete(store, digest)
         if manifest is not None:
-            complete.add(name)
-            finished[name] = {fold.fold: fold.measures for fold in manifest.folds}
-        else:
-            folds = scores.finished_folds(store, digest, plan.folds)
-            finished[name] = {number: fold.measures for number, fold in folds.items()}
+            return True, {fold.fold: fold.measures for fold in manifest.folds}
+        folds = scores.finished_folds(store, digest, plan.folds)
+        return False, {number: fold.measures for number, fold in folds.items()}
+
+    found = dict(zip(digests, read_each(find, digests.values()), strict=True))
+    finished = {name: measures for name, (_, measures) in found.items()}
+    complete = {name for name, (is_complete, _) in found.items() if is_complete}
     units = [
         ScoringUnit(
             dataset=dataset,

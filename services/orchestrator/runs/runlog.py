@@ -4,22 +4,30 @@ An event is one object, ``runs/<id>/events/<epoch>-<sequence>.json``, and says a
 memory. An epoch is the time of one orchestrator. It begins, in each run that it takes up, with an event that names the
 last event it has read. Replay follows that chain backwards, so what an older orchestrator wrote late, after it lost the
 store, is ignored; no conditional write is needed, which small S3 servers would not honour.
+
+So that a start costs as much as there is to go on with, and not as much as there ever was, `marks` stand beside the
+events: which runs are open, and of those that have ended all that is shown.
 """
 
 from __future__ import annotations
 
 import json
-import re
+import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from offshelf.digests import canonical_json
-from offshelf.errors import DataLoss
+from offshelf.errors import DataLoss, NotFound, OffshelfError
+from offshelf.services.orchestrator.runs.marks import Marks
+from offshelf.services.orchestrator.runs.reading import read_each
 from offshelf.store import keys
 
 if TYPE_CHECKING:
+    from offshelf.services.orchestrator.runs.marks import KnownRuns
     from offshelf.store import ObjectStore
+
+_log = logging.getLogger(__name__)
 
 CREATED = "created"
 TAKEN_OVER = "taken_over"
@@ -36,7 +44,9 @@ CANCELLED = "cancelled"
 ENDINGS = frozenset({SUCCEEDED, FAILED, CANCELLED})
 """Nothing follows these."""
 
-_EVENT_KEY = re.compile(r"/events/(\d+)-\d+\.json\Z")
+
+_SHOWN = frozenset({DATASET_READ, LEFT_OUT})
+"""What an ending keeps of the events between the first and the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +67,32 @@ class Event:
     at: datetime
     data: dict[str, Any]
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        return {
+            "epoch": self.position.epoch,
+            "sequence": self.position.sequence,
+            "previous": [self.previous.epoch, self.previous.sequence] if self.previous else None,
+            "kind": self.kind,
+            "at": self.at.isoformat(),
+            "data": self.data,
+        }
+
     def to_bytes(self) -> bytes:
         """Serialize."""
-        return canonical_json(
-            {
-                "epoch": self.position.epoch,
-                "sequence": self.position.sequence,
-                "previous": [self.previous.epoch, self.previous.sequence] if self.previous else None,
-                "kind": self.kind,
-                "at": self.at.isoformat(),
-                "data": self.data,
-            }
-        )
+        return canonical_json(self.to_json())
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Event:
-        """Rebuild an event that `to_bytes` made.
+        """Rebuild an event that `to_bytes` made. Raises `DataLoss` if it is no such thing."""
+        try:
+            return cls.from_json(json.loads(data))
+        except ValueError as error:
+            raise DataLoss(f"An event of a run in the store cannot be read ({error}).") from error
+
+    @classmethod
+    def from_json(cls, fields: Any) -> Event:
+        """Rebuild an event that `to_json` made.
 
         Raises
         ------
@@ -80,7 +100,6 @@ class Event:
             If it is no such thing.
         """
         try:
-            fields = json.loads(data)
             return cls(
                 position=Position(fields["epoch"], fields["sequence"]),
                 previous=Position(*fields["previous"]) if fields["previous"] else None,
@@ -94,9 +113,13 @@ class Event:
 
 @dataclass(slots=True)
 class History:
-    """The valid events of one run, oldest first."""
+    """The valid events of one run, oldest first.
+
+    Of a run that has ended it may lack those that nothing is shown of.
+    """
 
     run_id: str
+    spec: dict[str, Any]
     events: list[Event] = field(default_factory=list)
 
     @property
@@ -122,32 +145,25 @@ class RunLog:
     def __init__(self, store: ObjectStore, epoch: int) -> None:
         self._store = store
         self._epoch = epoch
+        self._marks = Marks(store)
 
-    def begin(self) -> list[str]:
-        """Begin this epoch; returns the ids of all runs, newest first.
+    def begin(self) -> KnownRuns:
+        """Begin this epoch, and say which runs there are.
 
         The epoch is raised above every one that has written here. Whoever counts epochs may have lost count (a deleted
-        ``.embedded``), and no event may take the place of another.
+        ``.embedded``, a deleted lease), and no event may take the place of another.
         """
-        listed = [info.key for info in self._store.list(keys.RUNS)]
-        epochs = [int(found[1]) for key in listed if (found := _EVENT_KEY.search(key))]
-        self._epoch = max([self._epoch, *(epoch + 1 for epoch in epochs)])
-        return sorted({key.removeprefix(keys.RUNS).split("/")[0] for key in listed}, reverse=True)
+        known = self._marks.read()
+        self._epoch = max(self._epoch, known.epoch + 1)
+        self._marks.begin(self._epoch)
+        return known
 
     def create(self, run_id: str, spec: dict[str, Any], **data: Any) -> History:
         """Begin the history of a new run."""
         self._store.put(keys.run_spec(run_id), canonical_json(spec))
-        history = History(run_id)
+        history = History(run_id, spec)
         self.append(history, CREATED, **data)
         return history
-
-    def spec(self, run_id: str) -> dict[str, Any]:
-        """Read a run's specification. Raises `NotFound`, or `DataLoss` if it is none."""
-        try:
-            spec: dict[str, Any] = json.loads(self._store.get(keys.run_spec(run_id)))
-        except ValueError as error:
-            raise DataLoss(f"The specification of run {run_id} in the store cannot be read ({error}).") from error
-        return spec
 
     def append(self, history: History, kind: str, **data: Any) -> Event:
         """Write one event to the store, then take it into the history."""
@@ -155,16 +171,55 @@ class RunLog:
         begins = previous is None or previous.epoch != self._epoch
         position = Position(self._epoch, 0 if begins else previous.sequence + 1)  # type: ignore[union-attr]
         event = Event(position, previous, kind, datetime.now(UTC), data)
-        self._store.put(keys.run_event(history.run_id, position.epoch, position.sequence), event.to_bytes())
+        if begins:
+            self._marks.open(history.run_id, self._epoch)
+        key = keys.run_event(history.run_id, position.epoch, position.sequence)
+        self._store.put(key, event.to_bytes())
         history.events.append(event)
+        if history.ended:
+            self.conclude(history)
         return event
 
+    def conclude(self, history: History) -> None:
+        """Write what is shown of a run that has ended. If that fails, its events still say it all."""
+        position = history.last.position
+        ending: dict[str, Any] = {"spec": history.spec, "events": [event.to_json() for event in _shown(history.events)]}
+        try:
+            self._marks.end(history.run_id, position.epoch, canonical_json(ending))
+        except OffshelfError as error:
+            _log.warning("ending not written", extra={"run_id": history.run_id, "reason": error.message})
+
+    def ended(self, run_id: str, epoch: int) -> History:
+        """Read what is shown of a run that has ended in an epoch, in one read if all is well.
+
+        Raises
+        ------
+        NotFound, DataLoss
+            As `replay`.
+        """
+        try:
+            fields = json.loads(self._store.get(keys.run_ending(run_id, epoch)))
+            history = History(run_id, fields["spec"], [Event.from_json(event) for event in fields["events"]])
+        except (NotFound, DataLoss, ValueError, KeyError, TypeError) as error:
+            _log.warning("ending cannot be read", extra={"run_id": run_id, "reason": str(error)})
+            return self.replay(run_id)
+        return history
+
     def replay(self, run_id: str) -> History:
-        """Read the valid events of a run: those on the chain that ends in the newest epoch."""
-        found: dict[Position, Event] = {}
-        for info in self._store.list(keys.run_events(run_id)):
-            event = Event.from_bytes(self._store.get(info.key))
-            found[event.position] = event
+        """Read the valid events of a run: those on the chain that ends in the newest epoch.
+
+        Without any event, its creator died between the specification and the first one: there is no such run.
+
+        Raises
+        ------
+        NotFound
+            If there is not even a specification.
+        DataLoss
+            If something cannot be read.
+        """
+        listed = [info.key for info in self._store.list(keys.run_events(run_id))]
+        events = read_each(lambda key: Event.from_bytes(self._store.get(key)), listed)
+        found = {event.position: event for event in events}
         chain: list[Event] = []
         at = _end_of_newest_epoch(found)
         while at is not None:
@@ -172,7 +227,34 @@ class RunLog:
                 raise DataLoss(f"Run {run_id} lacks event {at.epoch}-{at.sequence} in the store.")
             chain.append(found[at])
             at = found[at].previous
-        return History(run_id, chain[::-1])
+        return History(run_id, self._read_spec(run_id), chain[::-1])
+
+    def requested(self, name: str) -> str | None:
+        """Find the run that was created for a request, by the digest of what names the request."""
+        try:
+            return str(json.loads(self._store.get(keys.request(name)))["run"])
+        except NotFound:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataLoss(f"A record of a request in the store cannot be read ({error}): send a new one.") from error
+
+    def remember_request(self, name: str, run_id: str) -> None:
+        """Keep which run a request is for. Written before the run: what leads nowhere is a request never seen."""
+        self._store.put(keys.request(name), canonical_json({"run": run_id}))
+
+    def _read_spec(self, run_id: str) -> dict[str, Any]:
+        try:
+            spec: dict[str, Any] = json.loads(self._store.get(keys.run_spec(run_id)))
+        except ValueError as error:
+            raise DataLoss(f"The specification of run {run_id} in the store cannot be read ({error}).") from error
+        return spec
+
+
+def _shown(events: list[Event]) -> list[Event]:
+    """Pick what is shown of a run that has ended: its beginning, its end, and what it said since the last take-over."""
+    since = max((index for index, event in enumerate(events) if event.kind == TAKEN_OVER), default=0)
+    between = [event for event in events[since:-1] if event.kind in _SHOWN]
+    return [events[0], *between, events[-1]]
 
 
 def _end_of_newest_epoch(found: dict[Position, Event]) -> Position | None:

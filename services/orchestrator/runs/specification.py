@@ -28,7 +28,7 @@ class RunSpec:
     """A run's specification with every default filled in."""
 
     source: str
-    """URI of the image source, for example ``folder:/data/pets``."""
+    """URI of the image source, for example ``folder:/data/pets`` or ``store:<digest of a dataset>``."""
     extractors: tuple[str, ...]
     classifiers: tuple[str, ...]
     measure: str
@@ -41,6 +41,12 @@ class RunSpec:
     def digest(self) -> str:
         """Equal for equal work asked of the same source."""
         return digest_of(self.to_json())
+
+    @property
+    def stored_dataset(self) -> str:
+        """Digest of the dataset, if the source is one that is in the store already; else empty."""
+        kind, _, digest = self.source.partition(":")
+        return digest if kind == "store" else ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the specification as plain JSON."""

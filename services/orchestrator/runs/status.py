@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from offshelf.runs import Combination, RunState, Score
 from offshelf.services.orchestrator.runs import runlog
+from offshelf.services.orchestrator.runs.notices import Notices
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -139,7 +140,17 @@ class Progress:
 
 
 class RunStatus:
-    """A run as it stands now. Changed by its execution, read by watchers; belongs to one event loop."""
+    """A run as it stands now. Changed by its execution, read by watchers; belongs to one event loop.
+
+    Attributes
+    ----------
+    notices
+        What is in the way at the moment.
+    dataset
+        Digest of the dataset; empty until it is known.
+    dataset_read
+        What the event that says so holds besides; None until the images were read for whoever asked last.
+    """
 
     def __init__(self, spec: RunSpec, history: History) -> None:
         self.spec = spec
@@ -147,11 +158,14 @@ class RunStatus:
         self.state = RunState.PENDING
         self.activity = ""
         self.progress = Progress()
+        self.notices = Notices(self.touch)
         self.error = ""
         self.left_out: list[str] = []
+        self.dataset = spec.stored_dataset
+        self.dataset_read: dict[str, Any] | None = None
         self.result: RunResult | None = None
         self.version = 0
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Event | None = None
         for event in history.events:
             self.apply(event)
 
@@ -161,8 +175,13 @@ class RunStatus:
         return self.history.run_id
 
     @property
+    def user(self) -> str:
+        """Who asked for it."""
+        return str(self.history.events[0].data.get("user", ""))
+
+    @property
     def request_id(self) -> str:
-        """What the request that created the run called itself."""
+        """Id of the request that created the run, by which it is found in the logs of all services."""
         return str(self.history.events[0].data.get("request_id", ""))
 
     @property
@@ -178,6 +197,11 @@ class RunStatus:
                 self.left_out.clear()
                 self.error = ""
                 self.progress = Progress()
+                if event.data.get("asked", True):
+                    self.dataset_read = None  # whoever asks again may have changed the images
+            case runlog.DATASET_READ:
+                self.dataset = event.data["dataset"]
+                self.dataset_read = event.data
             case runlog.LEFT_OUT:
                 self.left_out.append(event.data["reason"])
             case runlog.FAILED:
@@ -202,12 +226,14 @@ class RunStatus:
     def touch(self) -> None:
         """Tell the watchers that something has changed."""
         self.version += 1
-        self._changed.set()
-        self._changed = asyncio.Event()
+        if self._changed is not None:  # somebody waits
+            self._changed.set()
+            self._changed = None
 
     async def wait_for_change(self, seen: int, seconds: float) -> None:
         """Return when something has changed since `version` was `seen`, or after some seconds."""
         if self.version == seen:
+            self._changed = self._changed or asyncio.Event()
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._changed.wait()

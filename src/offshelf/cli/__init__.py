@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from offshelf.cli.catalog import catalog
+from offshelf.cli.certs import certs
+from offshelf.cli.datasets import datasets, gc
 from offshelf.cli.fit import fit
 from offshelf.cli.predict import predict
 from offshelf.cli.run import run
 from offshelf.cli.runs import cancel, runs, watch
+from offshelf.cli.tokens import tokens
 from offshelf.cli.up import up
 from offshelf.errors import Cancelled, OffshelfError
 
@@ -55,7 +58,7 @@ def cli(reporting: _Reporting, *, debug: bool) -> None:
     reporting.debug = reporting.debug or debug
 
 
-for _command in (run, predict, fit, catalog, runs, watch, cancel, up):
+for _command in (run, predict, fit, catalog, runs, watch, cancel, datasets, gc, up, tokens, certs):
     cli.add_command(_command)
 
 

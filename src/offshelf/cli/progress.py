@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from offshelf.client import Progress, RunStatus
 
-_PLAIN_SECONDS = 5.0
+PLAIN_SECONDS = 5.0
+"""Between two lines where there are no bars."""
 
 
 class Display(Protocol):
@@ -37,24 +38,31 @@ def display_on(console: Console) -> Display:
 
 
 class _Notes:
-    """Prints once what was left out of a run."""
+    """Prints once what was left out of a run, and what is in its way each time that something new is."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._printed: set[str] = set()
+        self._in_the_way: set[str] = set()
 
     def update(self, status: RunStatus) -> None:
         for note in status.left_out:
             if note not in self._printed:
                 self._printed.add(note)
                 say(self._console, f"Left out: {note}")
+        for notice in status.notices:
+            if notice not in self._in_the_way:
+                say(self._console, f"Waiting: {notice}")
+        if self._in_the_way and not status.notices and not status.state.at_rest:
+            say(self._console, "Nothing is in the way any more.")
+        self._in_the_way = set(status.notices)
 
 
 class LineDisplay:
     """A plain line every few seconds, for logs and pipes."""
 
     def __init__(
-        self, console: Console, *, seconds: float = _PLAIN_SECONDS, clock: Callable[[], float] = time.monotonic
+        self, console: Console, *, seconds: float = PLAIN_SECONDS, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._console = console
         self._seconds = seconds

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 Examples:
   offshelf run DogCat/                         everything that is available, 10 folds
   offshelf run DogCat/ -e googlenet,hog -c SVM,LR -m f1 -o dogs
-  offshelf run photos.csv --server host:50051  on a server that can read photos.csv
+  offshelf run DogCat/ --server host:7000      on a server; what it does not have of the images is uploaded first
+  offshelf run dataset:pets --server host:7000 what was uploaded before: a name, or a digest or the beginning of one
 \b
 DATASET is a folder with a folder of images for each class, a zip of such a folder, or a CSV of path,label[,group].
-Everything that was computed before is found again: the same command goes on where it was stopped.
+What a server can read itself is named s3://bucket/prefix, or server:/path for a path on the server.
+Everything that was uploaded or computed before is found again: the same command goes on where it was stopped.
 """
 )
 @click.argument("dataset")
@@ -55,6 +57,7 @@ def run(
     from offshelf.cli import results
     from offshelf.cli.following import follow
     from offshelf.cli.progress import say
+    from offshelf.cli.uploading import say_skipped, shown_on
     from offshelf.client import outputs
 
     progress, output = Console(stderr=True), Console()
@@ -62,9 +65,17 @@ def run(
     if dataset:  # an empty name is refused later, with its reason; Path("") would be the folder we are in
         _check_outside(out, Path(dataset))
     with connection.open() as client:
-        started = client.run(
-            dataset, extractors=extractors, classifiers=classifiers, measure=measure, folds=folds, seed=seed
-        )
+        with shown_on(progress) as update:
+            started = client.run(
+                dataset,
+                extractors=extractors,
+                classifiers=classifiers,
+                measure=measure,
+                folds=folds,
+                seed=seed,
+                on_upload=update,
+            )
+        say_skipped(started.skipped, progress)
         say(progress, f"Run {started.id} {'goes on' if started.resumed else 'has started'} on {client.address}.")
         follow(started, progress)
         started.download(out, overwrite=overwrite)

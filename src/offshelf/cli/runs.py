@@ -10,8 +10,14 @@ import click
 from offshelf.cli.options import connection_options
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from offshelf.cli.options import Connection
     from offshelf.client import RunStatus
+
+_HEADER = ("RUN", "STATE", "CREATED", "USER", "DATASET", "BEST, OR WHAT IS IN THE WAY")
+_UPLOADED = "dataset:"
+_SHOWN_DIGITS = 12
 
 
 @click.command()
@@ -20,25 +26,40 @@ if TYPE_CHECKING:
 def runs(connection: Connection, *, number: int) -> None:
     """List the runs, newest first."""
     with connection.open() as client:
-        lines = [_columns(run.status) for run in islice(client.runs(), number)]
-    if not lines:
+        found = [run.status for run in islice(client.runs(), number)]
+        uploaded = any(status.spec.dataset.startswith(_UPLOADED) for status in found)
+        names = {dataset.digest: dataset.name for dataset in client.datasets()} if uploaded else {}
+    if not found:
         click.echo("There are no runs yet: offshelf run DATASET makes one.", err=True)
         return
-    lines.insert(0, ("RUN", "STATE", "CREATED", "DATASET", "BEST"))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    lines = [_HEADER, *(_columns(status, names) for status in found)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADER))]
     for line in lines:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _columns(status: RunStatus) -> tuple[str, str, str, str, str]:
+def _columns(status: RunStatus, names: Mapping[str, str]) -> tuple[str, ...]:
     best = status.result.scores[0] if status.result else status.progress.best
+    said = status.error or next(iter(status.notices), "")
+    if not said and best:
+        said = f"{best.combination} {100 * best.mean:.1f} % {status.spec.measure}"
     return (
         status.id,
         str(status.state),
         f"{status.created_at.astimezone():%Y-%m-%d %H:%M}",
-        status.spec.dataset,
-        f"{best.combination} {100 * best.mean:.1f} % {status.spec.measure}" if best else "",
+        status.user,
+        _dataset(status.spec.dataset, names),
+        " ".join(said.split()),
     )
+
+
+def _dataset(dataset: str, names: Mapping[str, str]) -> str:
+    """Show an uploaded dataset by its name and as much of its digest as is needed to name it."""
+    digest = dataset.removeprefix(_UPLOADED)
+    if digest == dataset:
+        return dataset
+    shown = f"{_UPLOADED}{digest[:_SHOWN_DIGITS]}"
+    return f"{names[digest]} ({shown})" if digest in names else shown
 
 
 @click.command()

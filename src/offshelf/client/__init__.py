@@ -1,7 +1,7 @@
 """The SDK: runs, tables and models, without gRPC in sight.
 
 `Client` is the door; it gives `Run`, which gives `Table` and `Model`. What they show are frozen dataclasses
-(`records`). Only `gateway` knows gRPC, and only `wire` knows protobuf.
+(`records`). Only `gateway` and `dataset_gateway` know gRPC, and `wire` turns records into protobuf.
 """
 
 from offshelf.client.model import Model
@@ -9,11 +9,15 @@ from offshelf.client.records import (
     Catalog,
     CatalogEntry,
     CatalogExtractor,
+    Dataset,
     Prediction,
     Progress,
+    Removal,
     RunResult,
     RunSpec,
     RunStatus,
+    SkippedImage,
+    UploadProgress,
 )
 from offshelf.client.run import Run
 from offshelf.client.session import Client
@@ -26,15 +30,19 @@ __all__ = [
     "CatalogExtractor",
     "Client",
     "Combination",
+    "Dataset",
     "Model",
     "Prediction",
     "Progress",
+    "Removal",
     "Run",
     "RunResult",
     "RunSpec",
     "RunState",
     "RunStatus",
     "Score",
+    "SkippedImage",
     "Table",
     "TableRow",
+    "UploadProgress",
 ]

@@ -6,6 +6,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from offshelf.client import wire
+from offshelf.client.dataset_gateway import DatasetGateway
 from offshelf.client.records import ModelSummary, Prediction
 from offshelf.errors import Internal, Unavailable
 from offshelf.rpc.channel import open_sync_channel
@@ -34,15 +35,34 @@ _PREDICT_SECONDS = 600.0
 class Gateway:
     """A connection to one installation: its orchestrator at once, its predictor when it is first needed."""
 
-    def __init__(self, address: str, *, token: str | None, ca: Path | None, predictor: str | None = None) -> None:
-        """Prepare a connection; nothing is sent yet. A `predictor` that is named is not asked for."""
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str | None,
+        ca: Path | None,
+        predictor: str | None = None,
+        remote: bool = True,
+    ) -> None:
+        """Prepare a connection; nothing is sent yet.
+
+        A `predictor` that is named is not asked for. `remote` says that the server has other files than this machine.
+        """
         self._address = address
         self._token = token
         self._ca = ca
         self._predictor_given = predictor
-        self._channel = open_sync_channel(address, token=token, ca=ca)
+        self._remote = remote
+        self._channel = self._open(address)
+        self.datasets = DatasetGateway(self._channel, lambda: self._open(address))
         self._orchestrator = orchestrator_pb2_grpc.OrchestratorServiceStub(self._channel)
         self._predictor_channel: grpc.Channel | None = None
+
+    def _open(self, address: str) -> grpc.Channel:
+        return open_sync_channel(address, token=self._token, ca=self._ca)
+
+    def _status(self, run: orchestrator_pb2.Run) -> RunStatus:
+        return wire.status_record(run, remote=self._remote)
 
     def close(self) -> None:
         """Close the connections."""
@@ -53,18 +73,18 @@ class Gateway:
         """Start a run, or take an unfinished one up (then the second value is True)."""
         request = orchestrator_pb2.CreateRunRequest(request_id=uuid.uuid4().hex, spec=wire.spec_message(spec))
         answer = self._orchestrator.CreateRun(request, timeout=_CREATE_SECONDS)
-        return wire.status_record(answer.run), answer.resumed
+        return self._status(answer.run), answer.resumed
 
     def get_run(self, run_id: str) -> RunStatus:
         """Show one run."""
-        return wire.status_record(self._orchestrator.GetRun(orchestrator_pb2.GetRunRequest(run_id=run_id)).run)
+        return self._status(self._orchestrator.GetRun(orchestrator_pb2.GetRunRequest(run_id=run_id)).run)
 
     def watch_run(self, run_id: str) -> Generator[RunStatus]:
         """Yield the run as it changes. Ends when the run has ended, or with `DeadlineExceeded` after two minutes."""
         call = self._orchestrator.WatchRun(orchestrator_pb2.WatchRunRequest(run_id=run_id), timeout=_WATCH_SECONDS)
         try:
             for answer in call:
-                yield wire.status_record(answer.run)
+                yield self._status(answer.run)
         finally:
             call.cancel()
 
@@ -73,7 +93,7 @@ class Gateway:
         token = ""
         while True:
             answer = self._orchestrator.ListRuns(orchestrator_pb2.ListRunsRequest(page_token=token))
-            yield from map(wire.status_record, answer.runs)
+            yield from map(self._status, answer.runs)
             token = answer.next_page_token
             if not token:
                 return
@@ -81,7 +101,7 @@ class Gateway:
     def cancel_run(self, run_id: str) -> RunStatus:
         """Ask a run to stop."""
         request = orchestrator_pb2.CancelRunRequest(run_id=run_id)
-        return wire.status_record(self._orchestrator.CancelRun(request, timeout=_CANCEL_SECONDS).run)
+        return self._status(self._orchestrator.CancelRun(request, timeout=_CANCEL_SECONDS).run)
 
     def read_artifact(self, run_id: str, name: str) -> Iterator[bytes]:
         """Yield the bytes of an artefact in chunks."""
@@ -121,7 +141,7 @@ class Gateway:
     def _predictor(self) -> predictor_pb2_grpc.PredictorServiceStub:
         if self._predictor_channel is None:
             address = self._predictor_given or self._locate_predictor()
-            self._predictor_channel = open_sync_channel(address, token=self._token, ca=self._ca)
+            self._predictor_channel = self._open(address)
         return predictor_pb2_grpc.PredictorServiceStub(self._predictor_channel)
 
     def _locate_predictor(self) -> str:

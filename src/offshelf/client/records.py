@@ -98,6 +98,74 @@ class RunStatus:
     """A sentence for each thing that was left out, with the reason and the fix."""
     result: RunResult | None = None
     """Set when the run has succeeded."""
+    notices: tuple[str, ...] = ()
+    """A line for each thing that is in the way at the moment, with the fix."""
+    user: str = ""
+    """Who asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedImage:
+    """An image of a local dataset that was not uploaded."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A dataset in the store, as lists show it."""
+
+    digest: str
+    name: str
+    source: str
+    """Where its images are: "store:DIGEST" if they were uploaded, otherwise as "folder:/data/pets"."""
+    images: int
+    bytes: int
+    """Of all images together; 0 if unknown."""
+    classes: tuple[str, ...]
+    created_at: datetime
+    user: str = ""
+    """Who made it."""
+    skipped: tuple[SkippedImage, ...] = ()
+    """Images that could not be read when it was uploaded. Only `Client.upload` knows them."""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadProgress:
+    """How an upload stands. All images are read first, to name them by their digest; the missing ones are sent then."""
+
+    images_total: int = 0
+    images_hashed: int = 0
+    images_to_send: int = 0
+    """Images that the server does not have; 0 while all are hashed."""
+    images_sent: int = 0
+    bytes_to_send: int = 0
+    bytes_sent: int = 0
+    bytes_per_second: float = 0.0
+    seconds_left: float | None = None
+    """None when it cannot be told."""
+    waiting_for: str = ""
+    """Why nothing is sent at the moment, for example a lost connection; empty when all is well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What was, or would be, removed from the store."""
+
+    images: int = 0
+    segments: int = 0
+    """Files of features."""
+    segments_rewritten: int = 0
+    """Files of features that hold those of other datasets too: those are kept."""
+    tables: int = 0
+    scores: int = 0
+    models: int = 0
+    reports: int = 0
+    datasets: int = 0
+    others: int = 0
+    """Comparisons, converted networks, remains of interrupted work."""
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from offshelf.client.gateway import Gateway
-    from offshelf.client.records import RunResult, RunSpec, RunStatus
+    from offshelf.client.records import RunResult, RunSpec, RunStatus, SkippedImage
 
 _PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds to wait before a lost watch is taken up again; when they are used up, the server counts as gone."""
@@ -39,6 +39,7 @@ class Run:
         spec: RunSpec | None = None,
         origin: Mapping[str, str] | None = None,
         resumed: bool = False,
+        skipped: Sequence[SkippedImage] = (),
         pauses: Sequence[float] = _PAUSES,
     ) -> None:
         self._gateway = gateway
@@ -48,6 +49,8 @@ class Run:
         self._pauses = pauses
         self.resumed = resumed
         """True if an unfinished run of the same specification was taken up."""
+        self.skipped = tuple(skipped)
+        """Images of a local dataset that could not be uploaded. The run, and its report, know nothing of them."""
 
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.state}>"

@@ -13,16 +13,18 @@ from offshelf.client.importing import import_model
 from offshelf.client.model import Model
 from offshelf.client.records import RunSpec
 from offshelf.client.run import Run
+from offshelf.client.sources import bring, find_dataset, local_uri
 from offshelf.digests import is_digest
 from offshelf.errors import InvalidInput, NotFound
+from offshelf.rpc.auth import read_token
 from offshelf.settings import default_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
     from offshelf import embedded
-    from offshelf.client.records import Catalog
+    from offshelf.client.records import Catalog, Dataset, Removal, UploadProgress
     from offshelf.runs import Combination
 
 
@@ -40,7 +42,7 @@ class Client:
     server
         HOST:PORT of a server. By default ``OFFSHELF_SERVER``; if that is not set either, services on this machine.
     token
-        Bearer token for the server. By default ``OFFSHELF_TOKEN``.
+        Bearer token for the server. By default ``OFFSHELF_TOKEN``, or what the file ``OFFSHELF_TOKEN_FILE`` holds.
     ca
         File with the certificate of the server's authority, if it has its own. By default ``OFFSHELF_CA``.
     store
@@ -69,7 +71,7 @@ class Client:
         server = server or (None if store else os.environ.get("OFFSHELF_SERVER"))
         self._endpoint: embedded.Endpoint | None = None
         if server:
-            token = token or os.environ.get("OFFSHELF_TOKEN")
+            token = token or os.environ.get("OFFSHELF_TOKEN") or _token_in_file(os.environ.get("OFFSHELF_TOKEN_FILE"))
             certificate = os.fspath(ca) if ca else os.environ.get("OFFSHELF_CA")
         else:
             from offshelf import embedded  # its file locks exist on POSIX systems alone; a remote server needs none
@@ -83,6 +85,7 @@ class Client:
                 token=token,
                 ca=Path(certificate) if certificate else None,
                 predictor=os.environ.get("OFFSHELF_PREDICTOR"),
+                remote=self._endpoint is None,
             )
         except BaseException:
             if self._endpoint is not None:
@@ -138,14 +141,17 @@ class Client:
         folds: int = 10,
         seed: int = 0,
         choice: Combination | None = None,
+        on_upload: Callable[[UploadProgress], None] | None = None,
     ) -> Run:
         """Start a run, or take an unfinished one of the same specification up.
 
         Parameters
         ----------
         dataset
-            A folder with a folder of images for each class, a zip of such a folder, or a CSV of path,label[,group].
-            With a server, a path on that server.
+            A folder with a folder of images for each class, a zip of such a folder, or a CSV of path,label[,group]. If
+            the services run elsewhere, what they do not have of it is uploaded first. Or something that they can read
+            themselves: "dataset:DIGEST" of one that was uploaded before (the beginning of the digest, or the name,
+            will do), "s3://bucket/prefix", or "server:/path" of the server's own.
         extractors, classifiers
             Names of the catalogue; by default all that are available.
         measure
@@ -156,11 +162,13 @@ class Client:
             Equal seeds give equal scores.
         choice
             Fit this combination instead of the best one.
+        on_upload
+            Called with the progress of an upload, in this thread, some times a second.
 
         Returns
         -------
         Run
-            It goes on by itself: `Run.watch` waits for its end.
+            It goes on by itself: `Run.watch` waits for its end. Images that could not be uploaded are its `skipped`.
 
         Raises
         ------
@@ -169,11 +177,18 @@ class Client:
             images.
         PermissionDenied
             If the dataset is outside the server's data roots.
-        ResourceExhausted
-            If the store is full.
+        QuotaExceeded, StoreFull
+            If the server takes no more.
         """
+        named, skipped = bring(
+            self._gateway.datasets,
+            os.fspath(dataset),
+            folds=folds,
+            on_progress=on_upload,
+            upload_to="" if self._endpoint else self._server,
+        )
         spec = RunSpec(
-            dataset=self._dataset(os.fspath(dataset)),
+            dataset=named,
             extractors=_names(extractors),
             classifiers=_names(classifiers),
             measure=measure,
@@ -182,7 +197,100 @@ class Client:
             choice=choice,
         )
         status, resumed = self._gateway.create_run(spec)
-        return Run(self._gateway, status, spec=spec, origin=self._origin, resumed=resumed)
+        return Run(self._gateway, status, spec=spec, origin=self._origin, resumed=resumed, skipped=skipped)
+
+    def upload(
+        self,
+        dataset: str | os.PathLike[str],
+        *,
+        name: str = "",
+        on_progress: Callable[[UploadProgress], None] | None = None,
+    ) -> Dataset:
+        """Put a dataset of this machine into the store. Images that are there are not sent again.
+
+        Parameters
+        ----------
+        dataset
+            A folder with a folder of images for each class, a zip of such a folder, or a CSV of path,label[,group].
+        name
+            What people shall call it; by default after its folder or file.
+        on_progress
+            Called in this thread, some times a second.
+
+        Returns
+        -------
+        Dataset
+            ``run(f"dataset:{it.digest}")`` uses it. Images that could not be read are its `skipped`.
+
+        Raises
+        ------
+        InvalidDataset
+            If it cannot be used.
+        QuotaExceeded, StoreFull
+            If the server takes no more.
+        Unavailable
+            If the server stays away. What was uploaded is kept: the same upload goes on from there.
+        """
+        from offshelf.client.uploading import upload
+
+        uri = local_uri(os.fspath(dataset), self._server)
+        return upload(self._gateway.datasets, uri, name=name, on_progress=on_progress)
+
+    def datasets(self) -> Iterator[Dataset]:
+        """Yield all datasets in the store, newest first."""
+        return self._gateway.datasets.list()
+
+    def dataset(self, name: str) -> Dataset:
+        """Find a dataset by its digest, by the beginning of its digest (eight digits or more), or by its name.
+
+        Raises
+        ------
+        NotFound
+            If there is none.
+        InvalidInput
+            If there are several.
+        """
+        return find_dataset(self._gateway.datasets, name)
+
+    def delete_dataset(self, name: str, *, dry_run: bool = False) -> Removal:
+        """Delete a dataset, with the images, features, scores, models and reports that no other dataset needs.
+
+        Parameters
+        ----------
+        name
+            As for `dataset`.
+        dry_run
+            Say what would go, and delete nothing.
+
+        Raises
+        ------
+        NotFound
+            If there is no such dataset.
+        Conflict
+            If a run uses it, or something else is being deleted.
+        """
+        # A digest is not looked up: what was deleted in part is in no list any more.
+        digest = name if is_digest(name) else self.dataset(name).digest
+        return self._gateway.datasets.delete(digest, dry_run=dry_run)
+
+    def collect_garbage(self, days: int = 7, *, dry_run: bool = True) -> Removal:
+        """Delete what no dataset, run or model needs any more.
+
+        Parameters
+        ----------
+        days
+            Nothing younger goes; at least 7.
+        dry_run
+            Say what would go, and delete nothing.
+
+        Raises
+        ------
+        InvalidInput
+            For less than seven days.
+        Conflict
+            If something else is being deleted.
+        """
+        return self._gateway.datasets.collect_garbage(days=days, dry_run=dry_run)
 
     def runs(self) -> Iterator[Run]:
         """Yield all runs, newest first."""
@@ -236,12 +344,10 @@ class Client:
                 return self._gateway.read_artifact(status.id, f"{outputs.MODEL_FOLDER}/{file}")
         raise NotFound(f"No run on {self._server} has the model {digest}, so its files cannot be read.")
 
-    def _dataset(self, dataset: str) -> str:
-        if self._endpoint is None or not dataset:
-            return dataset  # an empty name is refused, and not the folder we happen to be in
-        # The services were started elsewhere, perhaps by another client. Links are for the server to judge, and a "~"
-        # of nobody's, at which pathlib fails, is a name like any other.
-        return os.path.abspath(os.path.expanduser(dataset))  # noqa: PTH100, PTH111
+
+def _token_in_file(path: str | None) -> str | None:
+    """Read the token that somebody keeps in a file, if it is named."""
+    return read_token(Path(path)) if path else None
 
 
 def _names(names: str | Iterable[str]) -> tuple[str, ...]:

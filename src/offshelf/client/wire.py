@@ -10,14 +10,16 @@ from offshelf.client.records import (
     Catalog,
     CatalogEntry,
     CatalogExtractor,
+    Dataset,
     Progress,
+    Removal,
     RunResult,
     RunSpec,
     RunStatus,
 )
 from offshelf.errors import InvalidInput
 from offshelf.runs import Combination, RunState, Score
-from offshelf.v1 import orchestrator_pb2, selection_pb2
+from offshelf.v1 import dataset_pb2, orchestrator_pb2, selection_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,7 +33,11 @@ _STATES = {
     orchestrator_pb2.RUN_STATE_CANCELLED: RunState.CANCELLED,
 }
 
-_KIND = re.compile(r"^(folder|zip|csv):(?=/)")
+ON_SERVER = "server:"
+"""Begins the path of a dataset that lies where the server is."""
+
+_PATH = re.compile(r"^(folder|zip|csv):(?=/)")
+_UPLOADED = re.compile(r"^store:(?=[0-9a-f]{64}$)")
 
 
 def spec_message(spec: RunSpec) -> orchestrator_pb2.RunSpec:
@@ -51,7 +57,7 @@ def spec_message(spec: RunSpec) -> orchestrator_pb2.RunSpec:
         raise InvalidInput(f"The path {spec.dataset!r} is not valid UTF-8: rename the dataset.") from None
     choice = spec.choice
     return orchestrator_pb2.RunSpec(
-        dataset=spec.dataset,
+        dataset=spec.dataset.removeprefix(ON_SERVER),
         extractors=spec.extractors,
         classifiers=spec.classifiers,
         measure=spec.measure,
@@ -61,11 +67,11 @@ def spec_message(spec: RunSpec) -> orchestrator_pb2.RunSpec:
     )
 
 
-def status_record(run: orchestrator_pb2.Run) -> RunStatus:
-    """Convert a run."""
+def status_record(run: orchestrator_pb2.Run, *, remote: bool) -> RunStatus:
+    """Convert a run; `remote` says that paths of the server are none of this machine."""
     return RunStatus(
         id=run.id,
-        spec=_spec_record(run.spec),
+        spec=_spec_record(run.spec, remote=remote),
         # A newer server may know states that this client does not; what it can do is go on watching.
         state=_STATES.get(run.state, RunState.RUNNING),
         created_at=run.created_at.ToDatetime(UTC),
@@ -74,6 +80,38 @@ def status_record(run: orchestrator_pb2.Run) -> RunStatus:
         error=run.error,
         left_out=tuple(run.left_out),
         result=_result_record(run.result) if run.HasField("result") else None,
+        notices=tuple(run.notices),
+        user=run.user,
+    )
+
+
+def dataset_record(message: dataset_pb2.Dataset) -> Dataset:
+    """Convert a dataset."""
+    return Dataset(
+        digest=message.digest,
+        name=message.name,
+        source=message.source,
+        images=message.images,
+        bytes=message.bytes,
+        classes=tuple(message.classes),
+        created_at=message.created_at.ToDatetime(UTC),
+        user=message.user,
+    )
+
+
+def removal_record(message: dataset_pb2.Removal) -> Removal:
+    """Convert what was removed."""
+    return Removal(
+        images=message.images,
+        segments=message.segments,
+        segments_rewritten=message.segments_rewritten,
+        tables=message.tables,
+        scores=message.scores,
+        models=message.models,
+        reports=message.reports,
+        datasets=message.datasets,
+        others=message.others,
+        bytes=message.bytes,
     )
 
 
@@ -113,10 +151,10 @@ def _score_record(message: selection_pb2.CombinationScore) -> Score:
     )
 
 
-def _spec_record(spec: orchestrator_pb2.RunSpec) -> RunSpec:
+def _spec_record(spec: orchestrator_pb2.RunSpec, *, remote: bool) -> RunSpec:
     return RunSpec(
-        # The server notes what kind of dataset it found; the path alone is what can be asked for again.
-        dataset=_KIND.sub("", spec.dataset),
+        # The server notes what kind of dataset it found; this is what can be asked for again.
+        dataset=_UPLOADED.sub("dataset:", _PATH.sub(ON_SERVER if remote else "", spec.dataset)),
         extractors=tuple(spec.extractors),
         classifiers=tuple(spec.classifiers),
         measure=spec.measure,

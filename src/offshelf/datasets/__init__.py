@@ -1,9 +1,10 @@
-"""Datasets: labelled images in a folder, a zip, a CSV or the store.
+"""Datasets: labelled images in a folder, a zip, a CSV, a bucket or the store.
 
 A source lists and reads images; `scan` names them by their bytes and so makes the `Dataset`, whose manifest is what
 services exchange.
 """
 
+from offshelf.datasets.cards import DatasetCard, read_card, write_card
 from offshelf.datasets.classes import check_classes
 from offshelf.datasets.model import (
     MAX_IMAGE_BYTES,
@@ -22,6 +23,7 @@ from offshelf.datasets.scanning import image_reader, scan
 __all__ = [
     "MAX_IMAGE_BYTES",
     "Dataset",
+    "DatasetCard",
     "Entry",
     "ImageSource",
     "ImageUnread",
@@ -31,8 +33,10 @@ __all__ = [
     "display_name",
     "image_reader",
     "open_source",
+    "read_card",
     "read_dataset",
     "scan",
     "source_uri",
+    "write_card",
     "write_dataset",
 ]

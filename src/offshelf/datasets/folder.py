@@ -7,7 +7,6 @@ a link to a folder never is.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from offshelf.datasets.model import MAX_IMAGE_BYTES, Entry
@@ -16,6 +15,7 @@ from offshelf.datasets.tree import Tree, reason_of
 from offshelf.errors import InvalidDataset
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
 
 
@@ -86,12 +86,8 @@ class FolderSource:
 
     def _list(self, folder: str) -> list[_Child]:
         try:
-            descriptor = self._tree.open_folder(folder)
-            try:
-                with os.scandir(descriptor) as children:
-                    return [_look_at(child) for child in children]
-            finally:
-                os.close(descriptor)
+            with self._tree.listed(folder) as children:
+                return [_look_at(child) for child in children]
         except OSError as error:
             raise InvalidDataset(f"The folder {folder or self._path!r} {reason_of(error)}.") from error
 

@@ -180,7 +180,7 @@ class ImageSource(Protocol):
 
     @property
     def uri(self) -> str:
-        """The source in one text: "folder:/abs", "zip:/abs.zip", "csv:/abs.csv" or "store:"."""
+        """The source in one text: as `source_uri` gives it."""
         ...
 
     @property

@@ -1,4 +1,7 @@
-"""Reading every image of a source once, to name it by its digest; and reading them again by that name."""
+"""Reading every image of a source once, to name it by its digest; and reading them again by that name.
+
+Images in the store have such names already: they are looked up and not read.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING
 
 from offshelf.datasets.model import MAX_IMAGE_BYTES, Dataset, ImageUnread, Item, Unread
+from offshelf.datasets.stored import StoreSource
 from offshelf.digests import digest_of_bytes
 from offshelf.errors import Cancelled
+from offshelf.store.patience import waits_end_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,7 +85,9 @@ def scan(
     return Dataset.of(items), sorted(unread, key=lambda image: image.path)
 
 
-def image_reader(source: ImageSource, dataset: Dataset) -> Callable[[str], bytes]:
+def image_reader(
+    source: ImageSource, dataset: Dataset, *, stop: threading.Event | None = None
+) -> Callable[[str], bytes]:
     """Make the function that reads an image of a dataset by its digest.
 
     Parameters
@@ -89,6 +96,8 @@ def image_reader(source: ImageSource, dataset: Dataset) -> Callable[[str], bytes
         Where the images are.
     dataset
         Says under which paths an image lies.
+    stop
+        Set it to have no read wait on for a store that is away.
 
     Returns
     -------
@@ -104,7 +113,8 @@ def image_reader(source: ImageSource, dataset: Dataset) -> Callable[[str], bytes
         failure: ImageUnread | None = None
         for path in paths.get(digest, ()):
             try:
-                data = source.read(path, MAX_IMAGE_BYTES)
+                with waits_end_with(stop):
+                    data = source.read(path, MAX_IMAGE_BYTES)
             except ImageUnread as error:
                 failure = failure or error
                 continue
@@ -121,10 +131,14 @@ def _name(source: ImageSource, entry: Entry, stops: Sequence[threading.Event]) -
     if any(event.is_set() for event in stops):
         raise Cancelled("Reading the images was stopped.")
     try:
-        for chunk in source.chunks(entry.path):
-            digest.update(chunk)
-            if any(event.is_set() for event in stops):
-                raise Cancelled("Reading the images was stopped.")
+        with waits_end_with(stops[-1]):
+            if isinstance(source, StoreSource):
+                # Its name is the digest, of which the store was convinced when the image was uploaded.
+                return Item(entry.path, entry.label, entry.group, source.find(entry.path))
+            for chunk in source.chunks(entry.path):
+                digest.update(chunk)
+                if any(event.is_set() for event in stops):
+                    raise Cancelled("Reading the images was stopped.")
     except ImageUnread as error:
         return Unread(entry.path, error.message)
     return Item(path=entry.path, label=entry.label, group=entry.group, digest=digest.hexdigest())

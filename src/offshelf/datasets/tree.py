@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,16 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1024 * 1024
 """How much of a file is held at once while hashing."""
 
+# Windows has no way to open what lies in an open folder. No service runs there: it is the SDK that reads, what its own
+# user names, and nobody exchanges folders for links to make it read something else.
+_STEP_BY_STEP = os.open in os.supports_dir_fd and os.scandir in os.supports_fd and hasattr(os, "O_NOFOLLOW")
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_ONLY_FOLDER = getattr(os, "O_DIRECTORY", 0)
 # O_PATH, where there is one, needs no permission to list the folders on the way.
-_PASS_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW
-_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_PASS_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | _ONLY_FOLDER | _NO_LINK
+_FOLDER_FLAGS = os.O_RDONLY | _ONLY_FOLDER | _NO_LINK
 # Non-blocking, or opening a named pipe that was put in place of an image would wait for a writer for ever.
-_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+_FILE_FLAGS = os.O_RDONLY | _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 # What opening a path with a link in it fails with, when links are not followed.
 _LINK_ERRORS = (errno.ELOOP, errno.ENOTDIR, errno.EMLINK)
@@ -68,6 +74,8 @@ def open_real(real: str, *, folder: bool = False) -> int:
     OSError
         If it is not there, is no regular file (``ENOENT``), or may not be read.
     """
+    if not _STEP_BY_STEP:
+        return _regular(os.open(real, _FILE_FLAGS))
     *passed, name = [part for part in real.split("/") if part] or ["."]
     here = os.open("/", _PASS_FLAGS)
     try:
@@ -78,10 +86,19 @@ def open_real(real: str, *, folder: bool = False) -> int:
         descriptor = os.open(name, _FOLDER_FLAGS if folder else _FILE_FLAGS, dir_fd=here)
     finally:
         os.close(here)
-    if not folder and not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    return descriptor if folder else _regular(descriptor)
+
+
+def _regular(descriptor: int) -> int:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file")
     return descriptor
+
+
+def _real_path(path: str) -> str:
+    """Resolve a path; with "/" between its parts everywhere."""
+    return os.path.realpath(path).replace(os.sep, "/")
 
 
 class Tree:
@@ -94,7 +111,7 @@ class Tree:
     """
 
     def __init__(self, root: str) -> None:
-        self._prefix = root.rstrip("/") + "/"
+        self._prefix = root.replace(os.sep, "/").rstrip("/") + "/"
 
     def resolve(self, path: str) -> str:
         """Return the real, absolute path of a file, which need not exist.
@@ -104,7 +121,7 @@ class Tree:
         InvalidDataset
             If it lies outside the folder.
         """
-        real = os.path.realpath(self._prefix + check_path(path))
+        real = _real_path(self._prefix + check_path(path))
         if not f"{real}/".startswith(self._prefix):
             raise InvalidDataset(
                 f"The path {path!r} is a link that leads out of the dataset: put the file itself there instead."
@@ -134,15 +151,25 @@ class Tree:
         status = os.lstat(f"{resolved[folder]}/{name}")
         return Path(self.resolve(path)).stat().st_size if stat.S_ISLNK(status.st_mode) else status.st_size
 
-    def open_folder(self, path: str) -> int:
-        """Open a folder in this one ("" for itself) without following links; the caller closes the descriptor.
+    @contextmanager
+    def listed(self, path: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+        """List a folder in this one ("" for itself) for the time of a block, without following links.
 
         Raises
         ------
         OSError
             If it cannot be opened.
         """
-        return open_real(self._prefix + path, folder=True)
+        if not _STEP_BY_STEP:
+            with os.scandir(self._prefix + path) as children:
+                yield children
+            return
+        descriptor = open_real(self._prefix + path, folder=True)
+        try:
+            with os.scandir(descriptor) as children:
+                yield children
+        finally:
+            os.close(descriptor)
 
     def chunks(self, path: str, limit: int) -> Iterator[bytes]:
         """Yield a file's bytes in pieces, `limit` bytes at most in all.

@@ -28,8 +28,15 @@ _UNIX: Final = 3
 _COMPRESSION_LEVEL: Final = 6
 
 
-def save(estimator: Any) -> bytes:
+def save(estimator: Any, *, comment: bytes = b"") -> bytes:
     """Serialize a fitted estimator; equal estimators give equal bytes with the same versions of the libraries.
+
+    Parameters
+    ----------
+    estimator
+        What was fitted.
+    comment
+        Put into the file beside it; see `read_comment`.
 
     Raises
     ------
@@ -38,7 +45,7 @@ def save(estimator: Any) -> bytes:
     """
     import skops.io
 
-    data = _canonical(skops.io.dumps(estimator))
+    data = _canonical(skops.io.dumps(estimator), comment)
     if strangers := _untrusted(data):
         raise ValueError(f"types that no reader would trust: {', '.join(strangers)}")
     return data
@@ -75,13 +82,28 @@ def load(data: bytes) -> Any:
     return estimator
 
 
+def read_comment(data: bytes) -> bytes:
+    """Read what `save` was given to put beside an estimator, without loading the estimator.
+
+    Raises
+    ------
+    DataLoss
+        If it is no model file.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return archive.comment
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise DataLoss("The model file cannot be read: it is damaged. Fit it again.") from error
+
+
 def _untrusted(data: bytes) -> list[str]:
     import skops.io
 
     return sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED_TYPES))
 
 
-def _canonical(data: bytes) -> bytes:
+def _canonical(data: bytes, comment: bytes) -> bytes:
     """Write a skops file anew without what differs from one process to the next.
 
     That is the time in the archive and the addresses of objects, which skops takes as their ids and as the names of
@@ -111,6 +133,7 @@ def _canonical(data: bytes) -> bytes:
             for old, new in names.items():
                 _add(target, new, source.read(old))
             _add(target, _SCHEMA, json.dumps(schema, separators=(",", ":")).encode())
+            target.comment = comment
     return sink.getvalue()
 
 

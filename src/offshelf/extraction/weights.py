@@ -1,4 +1,7 @@
-"""Pretrained weights: where they are looked for, and the check before anything of them is parsed."""
+"""Pretrained weights: where they are looked for, and the check before anything of them is parsed.
+
+They come from a folder, or from a bucket of the installation (see `offshelf.extraction.mirror`).
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offshelf.digests import digest_of, digest_of_bytes
-from offshelf.errors import DataLoss, InvalidInput, NotFound
+from offshelf.errors import DataLoss, InvalidInput, NotFound, StoreDenied
+from offshelf.extraction.mirror import open_mirror
 from offshelf.extraction.registry import CONVERTER_VERSION, Network, fingerprint
 from offshelf.store import keys
+from offshelf.store.addresses import is_s3
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +38,7 @@ def availability(spec: ExtractorSpec, weights: str, fetch: str = "auto", *, stor
     spec
         The extractor.
     weights
-        Folder that weights files are in; "" for none (`Settings.weights`).
+        Folder that weights files are in, or "s3://bucket/prefix"; "" for none (`Settings.weights`).
     fetch
         `Settings.fetch`; with "auto" the answer names where a file is published, if it is.
     store
@@ -42,15 +47,24 @@ def availability(spec: ExtractorSpec, weights: str, fetch: str = "auto", *, stor
     Returns
     -------
     str
-        Empty if it can be used; else why not and what to do, in one line.
+        Empty if it can be used; else why not and what to do, in one line. A folder's file is read and checked, a
+        bucket's only looked up.
+
+    Raises
+    ------
+    StoreUnavailable
+        If the store, or the bucket with the weights, cannot be reached at the moment.
     """
     if not isinstance(spec.method, Network):
         return ""
     if store is not None and store.stat(keys.network(fingerprint(spec), CONVERTER_VERSION, "network.json")):
         return ""
     try:
-        _locate(spec, weights, fetch)
-    except (NotFound, InvalidInput, DataLoss) as error:
+        if not is_s3(weights):
+            _locate(spec, weights, fetch)
+        elif not any(open_mirror(weights).has(file.name) for file in spec.method.weights.files):
+            raise _not_in_bucket(spec, fetch)
+    except (NotFound, InvalidInput, DataLoss, StoreDenied) as error:
         return error.message
     return ""
 
@@ -63,10 +77,14 @@ def read_weights(spec: ExtractorSpec, weights: str, fetch: str = "auto") -> byte
     NotFound
         If there is no such file where weights are looked for.
     InvalidInput
-        If `weights` is no folder.
+        If `weights` is neither a folder nor the address of a bucket.
     DataLoss
         If the file is another one than registered.
+    StoreDenied, StoreUnavailable
+        If a bucket refuses, or cannot be reached.
     """
+    if is_s3(weights):
+        return _read_from_bucket(spec, weights, fetch)
     path, file = _locate(spec, weights, fetch)
     data = path.read_bytes()
     if digest_of_bytes(data) != file.sha256:
@@ -110,14 +128,13 @@ def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 def _locate(spec: ExtractorSpec, weights: str, fetch: str) -> tuple[Path, WeightsFile]:
     """Find the first accepted file that is there and has its SHA-256."""
-    if not isinstance(spec.method, Network):
-        raise InvalidInput(f"{spec.name} has no weights.")
-    files = spec.method.weights.files
-    names = " or ".join(file.name for file in files)
+    files = _accepted(spec)
+    names = _names(files)
     if _ADDRESS.match(weights):
         raise InvalidInput(
-            f"{spec.name} needs its weights, {names}, and OFFSHELF_WEIGHTS is an address, which this version cannot "
-            "read from: put the file into a folder and set OFFSHELF_WEIGHTS to that."
+            f"{spec.name} needs its weights, {names}, and OFFSHELF_WEIGHTS is an address that this version cannot "
+            "read from: put the file into a folder or a bucket and set OFFSHELF_WEIGHTS to that folder or "
+            "s3://bucket/prefix."
         )
     if not weights:
         raise NotFound(
@@ -138,6 +155,39 @@ def _locate(spec: ExtractorSpec, weights: str, fetch: str) -> tuple[Path, Weight
     raise refusal or NotFound(
         f"{spec.name} needs its weights, {names}, and the folder that OFFSHELF_WEIGHTS names has no such file that can "
         f"be read: put it there.{_published(files, fetch)}"
+    )
+
+
+def _read_from_bucket(spec: ExtractorSpec, address: str, fetch: str) -> bytes:
+    """Read the first accepted file that is there and has its SHA-256."""
+    mirror = open_mirror(address)
+    refusal: DataLoss | None = None
+    for file in _accepted(spec):
+        try:
+            data = mirror.read(file.name)
+        except NotFound:
+            continue
+        if digest_of_bytes(data) == file.sha256:
+            return data
+        refusal = _wrong_file(spec, file, digest_of_bytes(data))
+    raise refusal or _not_in_bucket(spec, fetch)
+
+
+def _accepted(spec: ExtractorSpec) -> tuple[WeightsFile, ...]:
+    if not isinstance(spec.method, Network):
+        raise InvalidInput(f"{spec.name} has no weights.")
+    return spec.method.weights.files
+
+
+def _names(files: tuple[WeightsFile, ...]) -> str:
+    return " or ".join(file.name for file in files)
+
+
+def _not_in_bucket(spec: ExtractorSpec, fetch: str) -> NotFound:
+    files = _accepted(spec)
+    return NotFound(
+        f"{spec.name} needs its weights, {_names(files)}, and the bucket that OFFSHELF_WEIGHTS names has no such file: "
+        f"put it there.{_published(files, fetch)}"
     )
 
 

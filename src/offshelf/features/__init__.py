@@ -1,5 +1,6 @@
 """Features on their way from the extractor to the trainer: immutable segments, and tables that pick from them."""
 
+from offshelf.features.erasure import segment_images, segment_without
 from offshelf.features.segments import (
     SEGMENT_VERSION,
     ImageOutcome,
@@ -24,7 +25,9 @@ __all__ = [
     "load_features",
     "read_segment",
     "read_table",
+    "segment_images",
     "segment_inputs",
+    "segment_without",
     "write_segment",
     "write_table",
 ]

@@ -2,26 +2,32 @@
 
 The manifest is canonical JSON, and the digest of the table is the SHA-256 of exactly those bytes. It is written last:
 whoever finds a table finds its segments.
+
+Deleting a dataset may write a segment anew, without that dataset's images. The tables of other datasets then also say
+where the segment went. That is no part of what a table is named by, so scores and models made from it keep their names.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from offshelf.digests import canonical_json, digest_of_bytes, is_digest
+from offshelf.digests import canonical_json, digest_of, is_digest
 from offshelf.errors import DataLoss, InvalidInput, NotFound
 from offshelf.features.segments import read_segment
 from offshelf.images import ImageStatus
 from offshelf.store import keys
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
     from offshelf.datasets import Dataset
+    from offshelf.digests import JSONValue
     from offshelf.features.segments import SegmentRow
     from offshelf.store.objects import ObjectStore
 
@@ -43,27 +49,47 @@ class FeatureTable:
     dimension: int
     segments: tuple[str, ...]
     """Keys, in the order in which they are looked through: the first that has an image's vector counts."""
+    moved: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Present keys of those that were written anew, by the key in `segments`; "" where no row was left to keep."""
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the manifest."""
-        return digest_of_bytes(self.to_json())
+        """SHA-256 of the manifest, without where segments went."""
+        return digest_of(self._identity())
+
+    @cached_property
+    def stored_segments(self) -> tuple[str, ...]:
+        """Keys of the segments as they lie in the store now, in the order of `segments`."""
+        return tuple(key for segment in self.segments if (key := self.moved.get(segment, segment)))
+
+    def moved_to(self, moves: Mapping[str, str]) -> FeatureTable:
+        """Return the same table after segments went elsewhere.
+
+        Parameters
+        ----------
+        moves
+            New key of each, by its present one; "" if nothing of it is left. May name segments of other tables.
+        """
+        present = {segment: self.moved.get(segment, segment) for segment in self.segments}
+        moved = {segment: moves.get(key, key) for segment, key in present.items()}
+        return replace(self, moved={segment: key for segment, key in moved.items() if key != segment})
 
     def to_json(self) -> bytes:
         """The manifest: canonical JSON."""
-        return canonical_json(
-            {
-                "dataset": self.dataset,
-                "dimension": self.dimension,
-                "fingerprint": self.fingerprint,
-                "segments": self.segments,
-                "version": _TABLE_VERSION,
-            }
-        )
+        return canonical_json({**self._identity(), "moved": dict(self.moved)} if self.moved else self._identity())
+
+    def _identity(self) -> dict[str, JSONValue]:
+        return {
+            "dataset": self.dataset,
+            "dimension": self.dimension,
+            "fingerprint": self.fingerprint,
+            "segments": self.segments,
+            "version": _TABLE_VERSION,
+        }
 
 
 def write_table(store: ObjectStore, table: FeatureTable) -> str:
-    """Write a table's manifest, after its segments; return its digest."""
+    """Write a table's manifest, after the segments it leads to; return its digest."""
     store.put(keys.table(table.fingerprint, table.digest), table.to_json())
     return table.digest
 
@@ -81,14 +107,17 @@ def read_table(store: ObjectStore, fingerprint: str, digest: str) -> FeatureTabl
     if not is_digest(digest):
         raise NotFound(f"{digest!r} is not the digest of a feature table.")
     data = store.get(keys.table(fingerprint, digest))
-    if digest_of_bytes(data) != digest:
-        raise DataLoss(f"The manifest of feature table {digest} is not what was written: run again.")
     try:
         document = json.loads(data)
+        moved = dict(document.pop("moved", {}))
+        whole = digest_of(document) == digest
         version, segments = document["version"], tuple(document["segments"])
-        table = FeatureTable(document["dataset"], document["fingerprint"], document["dimension"], segments)
+        table = FeatureTable(document["dataset"], document["fingerprint"], document["dimension"], segments, moved)
+        whole = whole and moved.keys() <= set(segments) and all(isinstance(key, str) for key in moved.values())
     except (ValueError, KeyError, TypeError) as error:
         raise DataLoss(f"The manifest of feature table {digest} cannot be parsed: run again.") from error
+    if not whole:
+        raise DataLoss(f"The manifest of feature table {digest} is not what was written: run again.")
     if version != _TABLE_VERSION or table.fingerprint != fingerprint:
         raise DataLoss(f"The manifest of feature table {digest} is of another version or extractor: run again.")
     return table
@@ -138,7 +167,7 @@ def load_features(store: ObjectStore, table: FeatureTable, dataset: Dataset) -> 
     usable = np.zeros(len(dataset.items), dtype=np.bool_)
     # A vector counts before a failure: an image that was too large once may have been extracted under another limit.
     lost: dict[str, SegmentRow] = {}
-    for key in table.segments:
+    for key in table.stored_segments:
         segment = read_segment(store, key)
         if (segment.fingerprint, segment.dimension) != (table.fingerprint, table.dimension):
             raise DataLoss(f"The feature segment {key} is of another extractor than the table: run again.")

@@ -1,26 +1,44 @@
-"""Bearer tokens: reading the one a server knows, and asking every call for it."""
+"""Bearer tokens: reading the one of a file, sending it; and whose call is being served."""
 
 from __future__ import annotations
 
-import contextlib
-import hmac
 import os
 import stat
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
-from offshelf.errors import InvalidInput, Unauthenticated
+from offshelf.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from offshelf.rpc.interceptors import Call, Layer
+    from offshelf.access import Caller
 
 AUTHORIZATION_METADATA: Final = "authorization"
 """Key of the metadata that carries the token, as "Bearer TOKEN"."""
 
-_SCHEME: Final = "bearer "
+BEARER: Final = "Bearer "
+"""What stands before the token there."""
+
 _MAX_TOKEN_BYTES: Final = 4096
+_MAX_SECRET_BYTES: Final = 65536
+
+caller_of_call: Final[ContextVar[Caller | None]] = ContextVar("caller", default=None)
+"""Set by the layer that lets callers in; everything else asks `current_caller`."""
+
+
+def current_caller() -> Caller:
+    """Whose call is being served.
+
+    Raises
+    ------
+    LookupError
+        No call is being served, or nobody has been let in yet.
+    """
+    caller = caller_of_call.get()
+    if caller is None:
+        raise LookupError("no call is being served")
+    return caller
 
 
 def read_token(path: Path | None) -> str:
@@ -35,19 +53,42 @@ def read_token(path: Path | None) -> str:
         raise InvalidInput(
             "A server needs a token: write one to a file of mode 0600 and set OFFSHELF_TOKEN_FILE to it."
         )
-    try:
-        with path.open("rb") as file:
-            # Asked of the open file: a path could be exchanged in between.
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            content = file.read(_MAX_TOKEN_BYTES + 1)
-    except OSError as error:
-        raise InvalidInput(f"The token file {path} cannot be read: {error.strerror}.") from None
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise InvalidInput(f"The token file {path} can be read by others (mode {mode:04o}). Run: chmod 600 {path}")
+    content = read_secret(path, "token")
     try:
         return checked_token(content.decode())
     except (InvalidInput, UnicodeDecodeError):
         raise InvalidInput(f"The token file {path} must hold one token of printable ASCII characters.") from None
+
+
+def read_secret(path: Path, what: str) -> bytes:
+    """Read a small file with a secret, unless it lies open.
+
+    A group may read it if the file is root's. That is what Kubernetes makes of a Secret in a pod that runs as another
+    user with an `fsGroup`: root owns the file, so no user could have opened it by mistake, and the group is the pod's
+    own.
+
+    Parameters
+    ----------
+    what
+        What it holds: "token", "key".
+
+    Raises
+    ------
+    InvalidInput
+        There is no such file, or others can read it.
+    """
+    try:
+        with path.open("rb") as file:
+            # Asked of the open file: a path could be exchanged in between.
+            found = os.fstat(file.fileno())
+            content = file.read(_MAX_SECRET_BYTES)
+    except OSError as error:
+        raise InvalidInput(f"The {what} file {path} cannot be read: {error.strerror}.") from None
+    mode = stat.S_IMODE(found.st_mode)
+    harmless = stat.S_IRGRP if found.st_uid == 0 else 0
+    if mode & (stat.S_IRWXG | stat.S_IRWXO) & ~harmless:
+        raise InvalidInput(f"The {what} file {path} can be read by others (mode {mode:04o}). Run: chmod 600 {path}")
+    return content
 
 
 def checked_token(text: str) -> str:
@@ -66,23 +107,4 @@ def checked_token(text: str) -> str:
 
 def bearer(token: str) -> tuple[str, str]:
     """Make the metadata that carries a token."""
-    return (AUTHORIZATION_METADATA, f"Bearer {token}")
-
-
-def bearer_layer(token: str) -> Layer:
-    """Make the layer that refuses every call without this token; no method is exempt."""
-    expected = token.encode()
-
-    @contextlib.asynccontextmanager
-    async def authenticate(call: Call) -> AsyncIterator[None]:
-        sent = call.metadata(AUTHORIZATION_METADATA)
-        if not sent:
-            raise Unauthenticated("no token: give the server's token with --token or OFFSHELF_TOKEN.")
-        given = sent[0][len(_SCHEME) :].strip().encode(errors="surrogateescape")
-        well_formed = len(sent) == 1 and sent[0].lower().startswith(_SCHEME)
-        # In constant time, so that a wrong token says nothing about the right one.
-        if not (hmac.compare_digest(given, expected) and well_formed):
-            raise Unauthenticated("wrong token: check --token or OFFSHELF_TOKEN against the token of this server.")
-        yield
-
-    return authenticate
+    return (AUTHORIZATION_METADATA, f"{BEARER}{token}")

@@ -1,6 +1,6 @@
 """Channels to our services: limits, deadlines, retries, the token, and our errors instead of gRPC's.
 
-Plaintext is for loopback addresses alone; everything else is TLS.
+Plaintext is for loopback addresses, and for those between which something else encrypts; everything else is TLS.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import ipaddress
 import json
 import pkgutil
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -18,9 +19,14 @@ from offshelf.errors import InvalidInput
 from offshelf.rpc.auth import checked_token
 from offshelf.rpc.limits import MAX_MESSAGE_BYTES
 from offshelf.rpc.outgoing import CallPolicy, SyncInterceptor, aio_interceptors
+from offshelf.rpc.rotation import RotatingAioChannel, RotatingChannel
+from offshelf.rpc.unreachable import Security
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from offshelf.reloading import Reloaded
 
 UNARY_SECONDS: Final = 30.0
 """Deadline of a unary call for which none is given, in seconds."""
@@ -32,12 +38,21 @@ _ADDRESS: Final = re.compile(r"(?:dns:///)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:/\[
 _MAX_PORT: Final = 65535
 
 
-def open_channel(address: str, *, token: str | None, ca: Path | None = None) -> grpc.aio.Channel:
+def open_channel(
+    address: str,
+    *,
+    token: str | None = None,
+    ca: Path | None = None,
+    tls: Path | None = None,
+    server_name: str = "",
+    plaintext: bool = False,
+) -> grpc.aio.Channel:
     """Open a channel for asynchronous code, to be called in the running event loop.
 
     No connection is made yet. Calls raise `offshelf.errors`; one to a server that is not there raises `Unavailable`
     within a few seconds. Unary calls get a deadline of `UNARY_SECONDS` unless they have a `timeout`, and are repeated
-    while the server is unavailable; streams get neither.
+    while the server is unavailable; streams get neither. Files of certificates may change: calls that begin later use
+    the new ones.
 
     Parameters
     ----------
@@ -47,27 +62,55 @@ def open_channel(address: str, *, token: str | None, ca: Path | None = None) -> 
         The server's token.
     ca
         File of PEM certificates to trust instead of the system's. With it, loopback addresses get TLS too.
+    tls
+        Folder with tls.crt, tls.key and ca.crt, for connections between services: both sides show a certificate.
+    server_name
+        The name that the server's certificate must have, instead of the host of the address.
+    plaintext
+        Do without TLS though the address is not this machine's, since something else (a mesh) encrypts.
 
     Raises
     ------
     InvalidInput
-        The address, the token or the file cannot be used.
+        The address, the token or a file cannot be used.
     """
-    target, credentials, options, policy = _prepare(address, token, ca)
-    interceptors = aio_interceptors(policy)
-    if credentials is None:
-        return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
-    return grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors)
+    plan = _prepare(address, token, ca=ca, tls=tls, server_name=server_name, plaintext=plaintext)
+    interceptors = aio_interceptors(plan.policy)
+
+    def secured(credentials: grpc.ChannelCredentials) -> grpc.aio.Channel:
+        return grpc.aio.secure_channel(plan.target, credentials, options=plan.options, interceptors=interceptors)
+
+    if plan.follows is not None:
+        source, credentials_of = plan.follows
+        return RotatingAioChannel(source, lambda value: secured(credentials_of(value)))
+    if plan.policy.security is Security.NONE:
+        return grpc.aio.insecure_channel(plan.target, options=plan.options, interceptors=interceptors)
+    return secured(grpc.ssl_channel_credentials())
 
 
-def open_sync_channel(address: str, *, token: str | None, ca: Path | None = None) -> grpc.Channel:
+def open_sync_channel(
+    address: str,
+    *,
+    token: str | None = None,
+    ca: Path | None = None,
+    tls: Path | None = None,
+    server_name: str = "",
+    plaintext: bool = False,
+) -> grpc.Channel:
     """Open a channel for blocking code; in all else as `open_channel`."""
-    target, credentials, options, policy = _prepare(address, token, ca)
-    if credentials is None:
-        channel = grpc.insecure_channel(target, options=options)
+    plan = _prepare(address, token, ca=ca, tls=tls, server_name=server_name, plaintext=plaintext)
+
+    def secured(credentials: grpc.ChannelCredentials) -> grpc.Channel:
+        return grpc.secure_channel(plan.target, credentials, options=plan.options)
+
+    if plan.follows is not None:
+        source, credentials_of = plan.follows
+        channel: grpc.Channel = RotatingChannel(source, lambda value: secured(credentials_of(value)))
+    elif plan.policy.security is Security.NONE:
+        channel = grpc.insecure_channel(plan.target, options=plan.options)
     else:
-        channel = grpc.secure_channel(target, credentials, options=options)
-    return grpc.intercept_channel(channel, SyncInterceptor(policy))
+        channel = secured(grpc.ssl_channel_credentials())
+    return grpc.intercept_channel(channel, SyncInterceptor(plan.policy))
 
 
 def is_loopback(host: str) -> bool:
@@ -80,34 +123,55 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """How a channel is to be made."""
+
+    target: str
+    options: list[tuple[str, Any]]
+    policy: CallPolicy
+    follows: tuple[Reloaded[Any], Callable[[Any], grpc.ChannelCredentials]] | None
+    """The files that the channel's certificates are from, and what to make of them."""
+
+
 def _prepare(
-    address: str, token: str | None, ca: Path | None
-) -> tuple[str, grpc.ChannelCredentials | None, list[tuple[str, Any]], CallPolicy]:
+    address: str, token: str | None, *, ca: Path | None, tls: Path | None, server_name: str, plaintext: bool
+) -> _Plan:
     match = _ADDRESS.fullmatch(address)
     if match is None or not 0 < int(match["port"]) <= _MAX_PORT:
         raise InvalidInput(f"{address!r} is not the address of a server: expected HOST:PORT, as in 127.0.0.1:8080.")
     local = is_loopback(match["host"])
-    policy = CallPolicy(address, None if token is None else checked_token(token), UNARY_SECONDS)
-    return address, _credentials(ca, local=local), _options(local=local), policy
+    follows: tuple[Reloaded[Any], Callable[[Any], grpc.ChannelCredentials]] | None = None
+    # Imported where they are needed: most connections of the SDK lead to this machine.
+    if tls is not None:
+        from offshelf.rpc.credentials import channel_credentials
+        from offshelf.rpc.identity import identity_in
+
+        security, follows = Security.MUTUAL, (identity_in(tls), channel_credentials)
+        if not identity_in(tls).value().authority:
+            raise InvalidInput(f"{tls / 'ca.crt'} is missing: it says which servers to believe.")
+    elif ca is not None:
+        from offshelf.rpc.identity import authority_in
+
+        security, follows = Security.SERVER, (authority_in(ca), grpc.ssl_channel_credentials)
+    else:
+        security = Security.NONE if local or plaintext else Security.SERVER
+    policy = CallPolicy(
+        address,
+        None if token is None else checked_token(token),
+        UNARY_SECONDS,
+        security=security,
+        tls=tls,
+        server_name=server_name,
+    )
+    return _Plan(address, _options(local=local, server_name=server_name), policy, follows)
 
 
-def _credentials(ca: Path | None, *, local: bool) -> grpc.ChannelCredentials | None:
-    if ca is None:
-        return None if local else grpc.ssl_channel_credentials()
-    try:
-        pem = ca.read_bytes()
-    except OSError as error:
-        raise InvalidInput(f"The certificates in {ca} cannot be read: {error.strerror}.") from None
-    if b"-----BEGIN CERTIFICATE-----" not in pem:
-        raise InvalidInput(f"{ca} holds no PEM certificate. Give the file of the authority that signed the server's.")
-    return grpc.ssl_channel_credentials(pem)
-
-
-def _options(*, local: bool) -> list[tuple[str, Any]]:
+def _options(*, local: bool, server_name: str) -> list[tuple[str, Any]]:
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.service_config", json.dumps(_service_config())),
+        ("grpc.service_config", json.dumps(_service_config(local=local))),
         ("grpc.enable_retries", 1),
         # This one also bounds how long one attempt to connect may take.
         ("grpc.min_reconnect_backoff_ms", _CONNECT_MILLISECONDS),
@@ -120,16 +184,20 @@ def _options(*, local: bool) -> list[tuple[str, Any]]:
     if local:
         # A proxy has no business between a machine and itself.
         options.append(("grpc.enable_http_proxy", 0))
+    if server_name:
+        options.append(("grpc.ssl_target_name_override", server_name))
     return options
 
 
-def _service_config() -> dict[str, Any]:
+def _service_config(*, local: bool) -> dict[str, Any]:
     """Say which calls gRPC repeats: our unary ones, while the server is unavailable.
 
     Streams are left out by name. gRPC would repeat one that has had no answer yet, and a unit of work that ends its
     process would be sent again without the scheduler knowing.
     """
-    return {
+    # A name of several addresses is that of several replicas.
+    balancing: dict[str, Any] = {} if local else {"loadBalancingConfig": [{"round_robin": {}}]}
+    return balancing | {
         "methodConfig": [
             {
                 "name": _unary_methods(),

@@ -21,6 +21,7 @@ import grpc
 
 from offshelf.errors import Internal, OffshelfError
 from offshelf.logs import request_id
+from offshelf.rpc.authentication import TooManyFailures
 from offshelf.rpc.status import ERROR_METADATA, REQUEST_ID_METADATA, public_name, status_of, wire_detail
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ class Call:
 
     context: grpc.aio.ServicerContext[Any, Any]
     """gRPC's handle of the call."""
+
+    request: Any = None
+    """What was sent; of a stream of requests, the stream."""
 
     def metadata(self, key: str) -> list[str]:
         """All values the client sent under a key."""
@@ -110,7 +114,7 @@ class ServerShell(grpc.aio.ServerInterceptor):
             if task is not None:
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
-            call = Call(method, known, context)
+            call = Call(method, known, context, request)
             async with contextlib.AsyncExitStack() as stack:
                 for layer in self._layers:
                     await stack.enter_async_context(layer(call))
@@ -155,7 +159,11 @@ async def errors_layer(call: Call) -> AsyncIterator[None]:
     except grpc.aio.AbortError:
         raise
     except OffshelfError as error:
-        _LOG.info("call failed", extra={"method": call.method, "error": public_name(error), "reason": error.message})
+        # Whoever floods us with wrong tokens does not get to flood the logs too.
+        level = logging.DEBUG if isinstance(error, TooManyFailures) else logging.INFO
+        _LOG.log(
+            level, "call failed", extra={"method": call.method, "error": public_name(error), "reason": error.message}
+        )
         await _abort(call, error)
     except Exception:  # noqa: BLE001  # whatever it is, its text is not for clients
         _LOG.exception("call failed by a defect", extra={"method": call.method})

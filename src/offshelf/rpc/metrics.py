@@ -50,19 +50,20 @@ class CallMetrics:
         start = time.perf_counter()
         try:
             yield
-            code = _status_name(call)
+            code = status_name(call)
         except asyncio.CancelledError:
             code = grpc.StatusCode.CANCELLED.name
             raise
         except grpc.aio.AbortError:
-            code = _status_name(call)
+            code = status_name(call)
             raise
         finally:
             self._seconds.labels(method).observe(time.perf_counter() - start)
             self._requests.labels(method, code).inc()
 
 
-def _status_name(call: Call) -> str:
+def status_name(call: Call) -> str:
+    """Give gRPC's name of the status that a call has so far."""
     # None while nothing was set, whatever its type says.
     code: Any = call.context.code()
     return str((code or grpc.StatusCode.OK).name)

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from offshelf.errors import Cancelled, ResourceExhausted, Unavailable
+from offshelf.store.patience import end_waits_with
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -151,8 +152,10 @@ class Offload:
         if len(self._stops) >= self._capacity:
             raise ResourceExhausted("This server has as much work as it takes at once. Try again in a moment.")
         self._stops.add(stop)
-        # The request id must be in the log lines of the work too.
-        return self._executor.submit(contextvars.copy_context().run, work)
+        # The request id must be in the log lines of the work too; and work that was stopped waits for no store.
+        context = contextvars.copy_context()
+        context.run(end_waits_with, stop)
+        return self._executor.submit(context.run, work)
 
     async def _finish(self, stop: threading.Event, work: Future[Any]) -> None:
         """Wait until the work has ended, even if cancelled (again) meanwhile."""

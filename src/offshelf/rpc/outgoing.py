@@ -15,9 +15,11 @@ from offshelf.logs import request_id
 from offshelf.rpc.auth import bearer
 from offshelf.rpc.limits import MAX_MESSAGE_BYTES
 from offshelf.rpc.status import ERROR_METADATA, REQUEST_ID_METADATA, error_from
+from offshelf.rpc.unreachable import Security, why_unreachable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from pathlib import Path
 
 _LOCALLY_CANCELLED: Final = "Locally cancelled"
 
@@ -34,6 +36,15 @@ class CallPolicy:
 
     unary_seconds: float
     """Deadline of a unary call for which none is given, in seconds."""
+
+    security: Security = Security.NONE
+    """How the connection is protected."""
+
+    tls: Path | None = None
+    """Folder with the certificate that is shown to the server, if one is."""
+
+    server_name: str = ""
+    """The name that the server's certificate must have, if it is not the host of the address."""
 
     def metadata(self, given: Any) -> list[tuple[str, str | bytes]]:
         """Add the token and the request id to what the caller gave."""
@@ -58,7 +69,7 @@ class CallPolicy:
         server = f"The server at {self.address}"
         match code:
             case grpc.StatusCode.UNAVAILABLE:
-                error: OffshelfError = Unavailable(self._unavailable(details))
+                error: OffshelfError = Unavailable(why_unreachable(details, self))
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 error = DeadlineExceeded(f"{server} did not answer in time. Try again later.")
             case grpc.StatusCode.CANCELLED if _LOCALLY_CANCELLED in details:
@@ -75,18 +86,6 @@ class CallPolicy:
             case _:
                 error = error_from(code, f"{server} failed: {details}")
         return error
-
-    def _unavailable(self, details: str) -> str:
-        if "CERTIFICATE_VERIFY_FAILED" in details:
-            return f"The certificate of the server at {self.address} is not trusted. Give its authority with --ca."
-        if "WRONG_VERSION_NUMBER" in details or "handshake" in details.lower():
-            return f"The server at {self.address} does not speak TLS as expected. Check the address and --ca."
-        if any(sign in details for sign in ("failed to connect", "errors resolving", "resolution", "DNS")):
-            return (
-                f"No server answers at {self.address}. "
-                "Start one with `offshelf up`, or check --server or OFFSHELF_SERVER."
-            )
-        return f"The connection to the server at {self.address} was lost. Try again."
 
 
 class _AioPart:

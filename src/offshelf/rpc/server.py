@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import grpc
 from grpc_reflection.v1alpha import reflection
@@ -14,86 +14,31 @@ from prometheus_client import CollectorRegistry
 
 from offshelf import logs
 from offshelf.errors import Conflict, OffshelfError
-from offshelf.rpc.auth import bearer_layer, read_token
+from offshelf.rpc.access import Access
+from offshelf.rpc.audit import Auditor
+from offshelf.rpc.authentication import access_layer
 from offshelf.rpc.health import HealthServicer, new_health_server
 from offshelf.rpc.interceptors import ServerShell, errors_layer, request_id_layer
 from offshelf.rpc.lifecycle import StopRequest, exit_at_the_latest, finish, print_line, take_stdout
 from offshelf.rpc.limits import MAX_MESSAGE_BYTES
 from offshelf.rpc.metrics import CallMetrics, MetricsServer
+from offshelf.rpc.service import Audited, Drains, KnowsWhetherLive, Measured, WantsAddress
 from offshelf.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
     from offshelf.digests import JSONValue
+    from offshelf.rpc.interceptors import Layer
+    from offshelf.rpc.service import Service
 
 _LOG: Final = logging.getLogger(__name__)
-
-_SETTLE_SECONDS: Final = 0.5
-"""Between NOT_SERVING and refusing calls: time for whoever looks at health to notice."""
 
 _CLOSE_SECONDS: Final = 5.0
 """How much longer than `drain_seconds` a process may take to end before it is ended."""
 
 _LINGER_SECONDS: Final = 2.0
 """How long a process may stay after its service was closed, for threads that do not end."""
-
-
-class Service(Protocol):
-    """What a service gives to be served."""
-
-    name: str
-    """Full name, for example "offshelf.v1.ExtractorService"."""
-
-    def register(self, server: grpc.aio.Server) -> None:
-        """Add the servicer to the server."""
-        ...
-
-    async def warm_up(self) -> None:
-        """Do once what every call needs; the service is ready when this returns. Blocking work belongs in a thread."""
-        ...
-
-    async def close(self) -> None:
-        """Give everything back; called when no call runs any more, also after a failed or interrupted warm-up."""
-        ...
-
-
-@runtime_checkable
-class Drains(Protocol):
-    """A service that has to be told when it should come to an end, for example to end its watch streams."""
-
-    async def drain(self) -> None:
-        """Bring long calls to an end; called before gRPC stops taking calls."""
-        ...
-
-
-@runtime_checkable
-class KnowsWhetherLive(Protocol):
-    """A service that can tell that it is stuck."""
-
-    def is_live(self) -> bool:
-        """Tell, at once and without blocking, whether this process is worth keeping."""
-        ...
-
-
-@runtime_checkable
-class WantsAddress(Protocol):
-    """A service that has to know where it is reached, for example to tell others."""
-
-    async def serving(self, address: str) -> None:
-        """Take note of the service's own address; called when it is ready, before that is announced."""
-        ...
-
-
-@runtime_checkable
-class BringsToken(Protocol):
-    """A service whose token is made anew at each start, instead of being configured."""
-
-    @property
-    def token_file(self) -> Path:
-        """File that holds the token which every call must bring."""
-        ...
 
 
 class RunningServer:
@@ -105,15 +50,19 @@ class RunningServer:
     def __init__(
         self,
         service: Service,
-        drain_seconds: float,
+        settings: Settings,
         *,
         shell: ServerShell,
         main: tuple[grpc.aio.Server, str],
         health: tuple[grpc.aio.Server, str, HealthServicer],
         metrics: tuple[MetricsServer, str],
+        auditor: Auditor | None,
     ) -> None:
         self._service = service
-        self._drain_seconds = drain_seconds
+        self._auditor = auditor
+        self._drain_seconds = settings.drain_seconds
+        # A short grace is not to be spent on waiting alone.
+        self._settle_seconds = min(settings.settle_seconds, settings.drain_seconds / 2)
         self._shell = shell
         self._main, self.address = main
         self._health, self.health, self._health_servicer = health
@@ -131,7 +80,7 @@ class RunningServer:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._drain_seconds
         await self._health_servicer.set_ready(ready=False)
-        settle = min(_SETTLE_SECONDS, self._drain_seconds / 10)
+        settle = self._settle_seconds
         await finish("settle", asyncio.sleep(settle), seconds=settle, hurry=hurry)
         if isinstance(self._service, Drains):
             await finish("drain", self._service.drain(), seconds=max(0.0, end - loop.time()), hurry=hurry)
@@ -141,6 +90,8 @@ class RunningServer:
         await self._main.stop(None)
         await self._shell.settled(_CLOSE_SECONDS)
         try:
+            if self._auditor is not None:
+                await self._auditor.close()
             await self._service.close()
         finally:
             await self._health.stop(None)
@@ -153,7 +104,7 @@ async def start(service: Service, settings: Settings, registry: CollectorRegistr
     Raises
     ------
     InvalidInput
-        There is no token file, or it cannot be used.
+        There is no way to know callers by, or its files cannot be used; or others could read what is sent.
     Conflict
         A port cannot be listened on.
     OffshelfError
@@ -161,16 +112,16 @@ async def start(service: Service, settings: Settings, registry: CollectorRegistr
     """
     registry = CollectorRegistry() if registry is None else registry
     undo: list[Callable[[], Awaitable[None]]] = [service.close]
-    token_file = service.token_file if isinstance(service, BringsToken) else settings.token_file
     try:
-        shell = ServerShell(
-            [
-                request_id_layer,
-                CallMetrics(registry).around,
-                errors_layer,
-                bearer_layer(read_token(token_file)),
-            ]
-        )
+        access = Access.of(service, settings)
+        layers: list[Layer] = [request_id_layer, CallMetrics(registry).around]
+        auditor = Auditor(service.audit) if isinstance(service, Audited) else None
+        if auditor is not None:
+            undo.append(auditor.close)
+            layers.append(auditor.around)
+        shell = ServerShell([*layers, errors_layer, access_layer(access.authenticator)])
+        if isinstance(service, Measured):
+            service.measure(registry)
         is_live = service.is_live if isinstance(service, KnowsWhetherLive) else lambda: True
         health_server, health_servicer = await new_health_server(is_live)
         undo.append(lambda: health_server.stop(None))
@@ -186,13 +137,14 @@ async def start(service: Service, settings: Settings, registry: CollectorRegistr
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                *access.options,
             ],
         )
         undo.append(lambda: main.stop(None))
         service.register(main)
         reflection.enable_server_reflection((service.name, reflection.SERVICE_NAME), main)
         # Before warming up: a port in use should not be found out minutes later.
-        port = _listen(main, settings.host, settings.port, "OFFSHELF_PORT")
+        port = _listen(main, settings.host, settings.port, "OFFSHELF_PORT", access.credentials)
         await service.warm_up()
         await main.start()
         await health_servicer.set_ready(ready=True)
@@ -202,11 +154,12 @@ async def start(service: Service, settings: Settings, registry: CollectorRegistr
         raise
     return RunningServer(
         service,
-        settings.drain_seconds,
+        settings,
         shell=shell,
         main=(main, _address(settings.host, port)),
         health=(health_server, _address(settings.host, health_port), health_servicer),
         metrics=(metrics, _address(settings.host, metrics.port)),
+        auditor=auditor,
     )
 
 
@@ -315,12 +268,21 @@ def _fail(code: int, reason: str) -> NoReturn:
     sys.exit(code)
 
 
-def _listen(server: grpc.aio.Server, host: str, port: int, variable: str) -> int:
+def _listen(
+    server: grpc.aio.Server,
+    host: str,
+    port: int,
+    variable: str,
+    credentials: grpc.ServerCredentials | None = None,
+) -> int:
+    address = _address(host, port)
     try:
-        return server.add_insecure_port(_address(host, port))
+        return (
+            server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
+        )
     except RuntimeError:
         raise Conflict(
-            f"Cannot listen on {_address(host, port)}: it is in use, or not an address of this machine. "
+            f"Cannot listen on {address}: it is in use, or not an address of this machine. "
             f"Choose another port with {variable} (0 takes a free one), or another address with OFFSHELF_HOST."
         ) from None
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from offshelf.estimators.registry import Setting
     from offshelf.store.objects import ObjectStore
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _METADATA_KEY: Final = b"offshelf"
 _COMPRESSION_LEVEL: Final = 3
 
@@ -36,6 +36,10 @@ _COMPRESSION_LEVEL: Final = 3
 class FoldScores:
     """What one classifier said about the images of one held-out fold; n images, k classes."""
 
+    dataset: str
+    """Digest of the dataset."""
+    table: str
+    """Digest of the feature table."""
     classifier: str
     fold: int
     classes: tuple[str, ...]
@@ -74,6 +78,8 @@ def encode_fold(digest: str, fold: FoldScores) -> bytes:
     metadata: JSONValue = {
         "format": _FORMAT,
         "scores": digest,
+        "dataset": fold.dataset,
+        "table": fold.table,
         "classifier": fold.classifier,
         "fold": fold.fold,
         "classes": list(fold.classes),
@@ -111,6 +117,8 @@ def decode_fold(data: bytes, digest: str, fold: int) -> FoldScores:
         classes = tuple(metadata["classes"])
         probabilities = table["probabilities"].combine_chunks().flatten().to_numpy().reshape(-1, len(classes))
         scores = FoldScores(
+            dataset=metadata["dataset"],
+            table=metadata["table"],
             classifier=metadata["classifier"],
             fold=metadata["fold"],
             classes=classes,
@@ -200,6 +208,8 @@ def finished_folds(store: ObjectStore, digest: str, folds: int) -> dict[int, Fol
 def _content_digest(fold: FoldScores, probabilities: bytes) -> str:
     """Digest of everything a fold object says, so that it can be checked without a manifest."""
     described: Any = [
+        fold.dataset,
+        fold.table,
         fold.classifier,
         fold.fold,
         fold.classes,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from offshelf.digests import JSONValue
     from offshelf.store.objects import ObjectStore
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,10 @@ class ScoresManifest:
 
     digest: str
     """What the scores are named by."""
+    dataset: str
+    """Digest of the dataset."""
+    table: str
+    """Digest of the feature table."""
     classifier: str
     classes: tuple[str, ...]
     folds: tuple[FoldEntry, ...]
@@ -51,6 +55,8 @@ class ScoresManifest:
         return {
             "format": _FORMAT,
             "scores": self.digest,
+            "dataset": self.dataset,
+            "table": self.table,
             "classifier": self.classifier,
             "classes": self.classes,
             "folds": [
@@ -70,8 +76,12 @@ class ScoresManifest:
         """
         try:
             document = json.loads(data)
+            if document["format"] != _FORMAT:
+                raise DataLoss("A manifest of scores is of another version of Offshelf: run again with this one.")
             manifest = cls(
                 digest=document["scores"],
+                dataset=document["dataset"],
+                table=document["table"],
                 classifier=document["classifier"],
                 classes=tuple(document["classes"]),
                 folds=tuple(
@@ -79,11 +89,9 @@ class ScoresManifest:
                     for entry in document["folds"]
                 ),
             )
-            known, content = document["format"] == _FORMAT, document["content"]
+            content = document["content"]
         except (ValueError, TypeError, KeyError) as error:
             raise DataLoss("A manifest of scores cannot be parsed: run again, and it is made again.") from error
-        if not known:
-            raise DataLoss("A manifest of scores is of another version of Offshelf: run again with this one.")
         if content != digest_of(manifest._content()):
             raise DataLoss("A manifest of scores is not what was written: run again, and it is made again.")
         return manifest
@@ -108,19 +116,22 @@ def write_manifest(store: ObjectStore, digest: str, *, classes: Sequence[str], f
     NotFound
         If a fold is not in the store.
     DataLoss
-        If a fold is truncated or altered, or has other classes.
+        If a fold is truncated or altered, or has other classes or another origin than the first.
     """
     entries = []
-    classifier = ""
+    origins = set()
     for fold in range(folds):
         key = keys.fold_scores(checked(digest), fold)
         data = store.get(key)
         scores = decode_fold(data, digest, fold)
         if scores.classes != tuple(classes):
             raise DataLoss(f"Fold {fold} of scores {digest[:12]} has other classes than the dataset: run again.")
-        classifier = scores.classifier
+        origins.add((scores.dataset, scores.table, scores.classifier))
         entries.append(FoldEntry(fold, key, digest_of_bytes(data), scores.measures))
-    manifest = ScoresManifest(digest, classifier, tuple(classes), tuple(entries))
+    if len(origins) != 1:
+        raise DataLoss(f"The folds of scores {digest[:12]} are not of one table: run again, and they are made again.")
+    [(dataset, table, classifier)] = origins
+    manifest = ScoresManifest(digest, dataset, table, classifier, tuple(classes), tuple(entries))
     store.put(keys.scores(digest), manifest.to_json())
     return manifest
 

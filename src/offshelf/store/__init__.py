@@ -5,12 +5,14 @@ reader sees the whole object or none) and idempotent (writing equal bytes again 
 """
 
 from offshelf.store.objects import ObjectInfo, ObjectStore, check_key
-from offshelf.store.opening import STORE_VERSION, open_store
+from offshelf.store.opening import DOOR_SECONDS, STORE_VERSION, open_bucket, open_store
 
 __all__ = [
+    "DOOR_SECONDS",
     "STORE_VERSION",
     "ObjectInfo",
     "ObjectStore",
     "check_key",
+    "open_bucket",
     "open_store",
 ]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from offshelf.errors import Conflict, InvalidInput, NotFound, StoreDenied
 from offshelf.store.durable import TEMPORARY, make_directory, new_file, store_errors, write_file
-from offshelf.store.objects import ObjectInfo, check_key, check_prefix, check_range, is_key
+from offshelf.store.objects import ObjectInfo, check_folder, check_key, check_prefix, check_range, is_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from offshelf.errors import OffshelfError
 
 _CHUNK = 1 << 20
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Windows has none of these flags. No store is opened there, but the SDK imports this module where it uploads.
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _NO_LINK
 # O_NONBLOCK: opening a pipe that somebody put there must not hang.
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FILE = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _NO_LINK
 # What opening reports when there is no such plain file or directory: nothing, a file on the way, a link.
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO})
 _SWEPT = ".swept"
@@ -118,6 +120,16 @@ class DirectoryStore:
             os.close(self._open_root())
         yield from self._walk(folder, beginning)
 
+    def children(self, prefix: str) -> Iterator[str]:
+        """Yield the distinct next parts of the keys below a prefix that ends in "/" (or is empty), sorted."""
+        folder = check_folder(prefix).removesuffix("/")
+        with store_errors(self.url):
+            os.close(self._open_root())
+            found = dict(self._parts_in(folder))
+            # A folder stays when what lay in it is deleted; it is no part of a key then.
+            names = [name for name, is_folder in found.items() if not is_folder or self._is_used(prefix + name)]
+        return iter(sorted(names))
+
     def delete(self, key: str) -> None:
         """Remove an object; no error if there is none."""
         with suppress(NotFound), self._parent(check_key(key)) as (parent, name), store_errors(self.url):
@@ -126,6 +138,9 @@ class DirectoryStore:
                 with suppress(FileNotFoundError):  # another process removes it as well
                     os.unlink(name, dir_fd=parent)
                 os.fsync(parent)
+
+    def close(self) -> None:
+        """Do nothing: this store waits for nothing."""
 
     def holds_anything(self) -> bool:
         """Tell whether there is any file or folder that does not begin with a dot, ours or not."""
@@ -184,6 +199,27 @@ class DirectoryStore:
                 with suppress(FileNotFoundError):  # removed since
                     found = entry.stat(follow_symlinks=False)
                     yield key, ObjectInfo(key, found.st_size, found.st_mtime)
+
+    def _is_used(self, folder: str) -> bool:
+        """Tell whether any object lies in a folder, at any depth."""
+        found = dict(self._parts_in(folder))
+        return not all(found.values()) or any(self._is_used(f"{folder}/{name}") for name in found)
+
+    def _parts_in(self, folder: str) -> Iterator[tuple[str, bool]]:
+        """Yield the names in a folder (a key, or empty) that can be parts of keys, and whether each is a folder."""
+        try:
+            descriptor = self._open_folder(folder, wanted=folder)
+        except NotFound:
+            return
+        try:
+            with os.scandir(descriptor) as entries:
+                for entry in entries:
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                    usable = is_folder or entry.is_file(follow_symlinks=False)
+                    if usable and is_key(f"{folder}/{entry.name}" if folder else entry.name):
+                        yield entry.name, is_folder
+        finally:
+            os.close(descriptor)
 
     def _open_root(self) -> int:
         return os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

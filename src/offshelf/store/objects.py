@@ -61,6 +61,19 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
+def check_folder(prefix: str) -> str:
+    """Return the prefix if it can be what `ObjectStore.children` looks below: empty, or a safe key and "/".
+
+    Raises
+    ------
+    InvalidInput
+        If no key can lie below it.
+    """
+    if prefix and not (prefix.endswith("/") and is_key(prefix[:-1])):
+        raise InvalidInput(f"No object in the store can lie below {prefix!r}: it must be a name that ends in '/'.")
+    return prefix
+
+
 def check_range(offset: int, length: int | None) -> None:
     """Refuse a range of bytes that begins before the object or has a negative length.
 
@@ -105,6 +118,21 @@ class ObjectStore(Protocol):
         """Yield the objects whose key begins with the prefix, sorted by key. A prefix may end anywhere."""
         ...
 
+    def children(self, prefix: str) -> Iterator[str]:
+        """Yield the distinct next parts of the keys below a prefix that ends in "/" (or is empty), sorted.
+
+        With "runs/1/spec.json", "runs/1/events/1.json" and "runs/2/spec.json", the children of "runs/" are "1" and "2",
+        those of "runs/1/" are "events" and "spec.json". Costs as much as there are children, not as there are objects.
+        """
+        ...
+
     def delete(self, key: str) -> None:
         """Remove an object; no error if there is none."""
+        ...
+
+    def close(self) -> None:
+        """Wait for a store that is away no longer: calls that do end with `StoreUnavailable`.
+
+        To be called when a process stops. A store stays usable, without patience.
+        """
         ...

@@ -4,35 +4,43 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import urlsplit
 
 from offshelf.digests import canonical_json
-from offshelf.errors import Conflict, DataLoss, InvalidInput, NotFound
+from offshelf.errors import Conflict, DataLoss, NotFound
 from offshelf.store import keys
+from offshelf.store.addresses import S3Address, directory_of, is_s3, s3_address
 from offshelf.store.directory import DirectoryStore
-from offshelf.store.objects import ObjectStore, is_key
+from offshelf.store.objects import ObjectStore
+from offshelf.store.patience import Patience
+from offshelf.store.patient import PatientBucket, PatientStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from offshelf.store.s3 import S3Store
+    from offshelf.store.bucket import Bucket
 
 STORE_VERSION = 1
 """Version of the layout that this Offshelf reads and writes (see `offshelf.store.keys`)."""
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_S3_PARAMETERS = frozenset({"endpoint", "region"})
+PATIENCE_SECONDS = 90.0
+"""For how long a call of a store in S3 is repeated while the server is away: longer than it takes to start again."""
+
+DOOR_SECONDS = 15.0
+"""The same for services whose callers wait for an answer: well within the 30 seconds that a call has."""
+
+START_SECONDS = 15.0
+"""The same for the first look at a store: long enough to start beside its server, short enough to be told of it."""
 
 
 class _Openable(ObjectStore, Protocol):
     def holds_anything(self) -> bool: ...
 
 
-def open_store(url: str, *, create: bool = True, environ: Mapping[str, str] | None = None) -> ObjectStore:
+def open_store(
+    url: str, *, create: bool = True, patience: float = PATIENCE_SECONDS, environ: Mapping[str, str] | None = None
+) -> ObjectStore:
     """Open the store at an address; make it if there is none.
 
     Parameters
@@ -42,6 +50,8 @@ def open_store(url: str, *, create: bool = True, environ: Mapping[str, str] | No
         also with ``&region=``.
     create
         Whether to make the store if there is none. A bucket is never made.
+    patience
+        For how many seconds a call is repeated while a server in S3 is away.
     environ
         Where ``OFFSHELF_S3_ACCESS_KEY``, ``OFFSHELF_S3_SECRET_KEY`` and, if the address names no endpoint,
         ``OFFSHELF_S3_ENDPOINT`` are looked for; by default the process's environment.
@@ -59,12 +69,10 @@ def open_store(url: str, *, create: bool = True, environ: Mapping[str, str] | No
     StoreDenied, StoreFull, StoreUnavailable
         If what is behind the address refuses.
     """
-    scheme = _SCHEME.match(url)
-    if scheme is not None and scheme[1].lower() == "s3":
-        bucket_store = _s3_store(url, os.environ if environ is None else environ)
-        _check_format(bucket_store, create=create)
-        return bucket_store
-    store = DirectoryStore(_directory(url))
+    if is_s3(url):
+        address = s3_address(url, os.environ if environ is None else environ)
+        return _open_s3_store(address, create=create, patience=patience)
+    store = DirectoryStore(directory_of(url))
     if create:
         store.create()
     elif not store.root.is_dir():
@@ -72,6 +80,48 @@ def open_store(url: str, *, create: bool = True, environ: Mapping[str, str] | No
     _check_format(store, create=create)
     store.sweep()
     return store
+
+
+def open_bucket(url: str, *, beside: str = "", environ: Mapping[str, str] | None = None) -> Bucket:
+    """Open a bucket, or what lies below a prefix of it, to read what others put there.
+
+    Its keys are always this installation's, ``OFFSHELF_S3_ACCESS_KEY`` and ``OFFSHELF_S3_SECRET_KEY``. Its server is
+    the one that the address names, or else, in this order: that of the store it lies beside, that of
+    ``OFFSHELF_S3_ENDPOINT``, that of the store in ``OFFSHELF_STORE``.
+
+    Parameters
+    ----------
+    url
+        ``s3://bucket`` or ``s3://bucket/prefix``, with ``?endpoint=`` and ``&region=`` where its operator gave it. It
+        must not come from a user.
+    beside
+        Address of a store; one that is not in S3 does not matter.
+    environ
+        Where the variables are looked for; by default the process's environment.
+
+    Raises
+    ------
+    InvalidInput
+        If the address cannot be one, keys are missing, or no server is known.
+    """
+    environ = os.environ if environ is None else environ
+    if not urlsplit(url).query:
+        own = environ.get("OFFSHELF_STORE", "") if not environ.get("OFFSHELF_S3_ENDPOINT") else ""
+        server = next((urlsplit(store).query for store in (beside, own) if is_s3(store)), "")
+        url = f"{url}?{server}"
+    address = s3_address(url, environ)
+
+    from offshelf.store.s3_bucket import S3Bucket
+
+    return PatientBucket(S3Bucket(**address.options()), Patience(PATIENCE_SECONDS))
+
+
+def _open_s3_store(address: S3Address, *, create: bool, patience: float) -> ObjectStore:
+    from offshelf.store.s3 import S3Store
+
+    store = S3Store(**address.options())
+    Patience(START_SECONDS).call(lambda: _check_format(store, create=create))
+    return PatientStore(store, Patience(patience))
 
 
 def _check_format(store: _Openable, *, create: bool) -> None:
@@ -119,77 +169,3 @@ def _read_format(store: ObjectStore) -> int | None:
 
 def _no_store(url: str) -> NotFound:
     return NotFound(f"There is no Offshelf store at {url}: check the address, or start a run, which makes one.")
-
-
-def _directory(url: str) -> Path:
-    scheme = _SCHEME.match(url)
-    if scheme is None:
-        path = url
-    elif scheme[1].lower() == "file":
-        parts = urlsplit(url)
-        if parts.netloc not in {"", "localhost"} or parts.query or parts.fragment:
-            raise InvalidInput(f"{url!r} cannot be the address of a store: write file:///path/of/the/store.")
-        path = unquote(parts.path)
-    else:
-        raise InvalidInput(f"A store cannot be at {scheme[0]}…: give a directory, file:///… or s3://bucket/prefix.")
-    if not path.strip() or "\0" in path:
-        raise InvalidInput("The address of the store is empty: give a directory or s3://bucket/prefix.")
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise InvalidInput(f"{path!r} names the home of an account that does not exist: give a full path.") from error
-
-
-def _s3_store(url: str, environ: Mapping[str, str]) -> S3Store:
-    parts = urlsplit(url)
-    prefix = unquote(parts.path).strip("/")
-    # What is wrong is named, but not repeated: an address with a secret in it must not end up in a log.
-    if _BUCKET.fullmatch(parts.netloc) is None:
-        raise InvalidInput(
-            "The address of an S3 store begins with s3://bucket, the bucket in small letters, digits, '.' and '-', "
-            "without keys: those belong into OFFSHELF_S3_ACCESS_KEY and OFFSHELF_S3_SECRET_KEY.",
-        )
-    if prefix and not is_key(prefix):
-        raise InvalidInput(
-            "The prefix of an S3 store has parts of letters, digits and '_ . = -' that do not begin with a dot.",
-        )
-    parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if parts.fragment or not parameters.keys() <= _S3_PARAMETERS:
-        raise InvalidInput(
-            "The address of an S3 store takes endpoint= and region= and nothing else: keys belong into "
-            "OFFSHELF_S3_ACCESS_KEY and OFFSHELF_S3_SECRET_KEY.",
-        )
-    endpoint, secure = _endpoint(parameters.get("endpoint") or environ.get("OFFSHELF_S3_ENDPOINT", ""))
-    access_key, secret_key = environ.get("OFFSHELF_S3_ACCESS_KEY", ""), environ.get("OFFSHELF_S3_SECRET_KEY", "")
-    if not access_key or not secret_key:
-        raise InvalidInput("An S3 store needs keys: set OFFSHELF_S3_ACCESS_KEY and OFFSHELF_S3_SECRET_KEY.")
-
-    from offshelf.store.s3 import S3Store
-
-    return S3Store(
-        endpoint,
-        parts.netloc,
-        prefix,
-        access_key=access_key,
-        secret_key=secret_key,
-        secure=secure,
-        region=parameters.get("region") or "us-east-1",
-    )
-
-
-def _endpoint(url: str) -> tuple[str, bool]:
-    """Take host and port, and whether to use TLS, from an endpoint's URL."""
-    if not url:
-        raise InvalidInput(
-            "Which S3 server? Add ?endpoint=https://… to the store's address or set OFFSHELF_S3_ENDPOINT "
-            "(Amazon: https://s3.amazonaws.com).",
-        )
-    parts = urlsplit(url)
-    try:
-        parts.port  # noqa: B018  raises for what is no port
-        usable = parts.scheme in {"http", "https"} and parts.hostname is not None and "@" not in parts.netloc
-    except ValueError:
-        usable = False
-    if not usable or parts.path.strip("/") or parts.query or parts.fragment:
-        raise InvalidInput("An S3 endpoint is written http://host:port or https://host:port, without keys or a path.")
-    return parts.netloc, parts.scheme == "https"

@@ -7,25 +7,19 @@ store of this kind is opened, since the client costs 0.3 s.
 from __future__ import annotations
 
 import io
-from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
-from xml.etree.ElementTree import ParseError
 
-from minio import Minio
 from minio.error import MinioException
-from urllib3.exceptions import HTTPError
 
-from offshelf.errors import InvalidInput, NotFound
 from offshelf.store.durable import new_file
-from offshelf.store.objects import ObjectInfo, check_key, check_prefix, check_range, is_key
-from offshelf.store.s3_errors import absent, beyond_end, s3_error
-from offshelf.store.s3_transport import open_pool
+from offshelf.store.objects import ObjectInfo, check_folder, check_key, check_prefix, check_range, is_key
+from offshelf.store.s3_connection import DEFAULT_REGION, S3Connection
+from offshelf.store.s3_errors import absent, beyond_end
+from offshelf.store.s3_listing import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from urllib3.response import BaseHTTPResponse
 
 _CHUNK = 1 << 20
 _SMALLEST_PART = 5 << 20
@@ -63,37 +57,36 @@ class S3Store:
         access_key: str,
         secret_key: str,
         secure: bool = True,
-        region: str = "us-east-1",
+        region: str = DEFAULT_REGION,
         timeout: float = 10.0,
     ) -> None:
-        self._bucket = bucket
         self._prefix = f"{check_key(prefix)}/" if prefix else ""
-        place = f"{bucket}/{prefix}" if prefix else bucket
-        self._url = f"s3://{place}?endpoint={'https' if secure else 'http'}://{endpoint}"
-        try:
-            self._client = Minio(
-                endpoint,
-                access_key=access_key,
-                secret_key=secret_key,
-                secure=secure,
-                region=region,
-                http_client=open_pool(secure=secure, timeout=timeout),
-            )
-        except ValueError as error:
-            raise InvalidInput(f"{self._url} cannot be the address of an S3 store: {error}.") from error
+        self._connection = S3Connection(
+            endpoint,
+            bucket,
+            prefix,
+            access_key=access_key,
+            secret_key=secret_key,
+            secure=secure,
+            region=region,
+            timeout=timeout,
+        )
+        self._client = self._connection.client
+        self._bucket = bucket
+        self._asking = self._connection.asking
 
     def __repr__(self) -> str:
-        return f"S3Store({self._url!r})"
+        return f"S3Store({self.url!r})"
 
     @property
     def url(self) -> str:
         """Bucket, prefix and endpoint, without secrets."""
-        return self._url
+        return self._connection.url
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object whole, in one request. Raises `StoreFull`."""
         part = max(len(data), _SMALLEST_PART)
-        with self._asking():
+        with self._asking("write"):
             self._client.put_object(self._bucket, self._name(key), io.BytesIO(data), len(data), part_size=part)
 
     def put_file(self, key: str, path: Path) -> None:
@@ -101,7 +94,7 @@ class S3Store:
 
         A large file goes in parts, in order and one at a time; the object appears with the request that completes it.
         """
-        with path.open("rb") as source, self._asking():
+        with path.open("rb") as source, self._asking("write"):
             size = source.seek(0, io.SEEK_END)
             source.seek(0)
             self._client.put_object(
@@ -120,11 +113,11 @@ class S3Store:
         if length == 0:
             # No range says "no bytes".
             if self.stat(key) is None:
-                raise self._missing(key)
+                raise self._connection.missing(self._name(key))
             return b""
         with self._asking():
             try:
-                with self._open(key, offset, length) as response:
+                with self._connection.open(self._name(key), offset, length) as response:
                     return response.read()
             except MinioException as error:
                 if beyond_end(error):
@@ -133,7 +126,7 @@ class S3Store:
 
     def get_file(self, key: str, path: Path) -> None:
         """Read an object into a file, without holding it in memory. Raises `NotFound`."""
-        with self._asking(), self._open(key) as response, new_file(path) as target:
+        with self._asking(), self._connection.open(self._name(key)) as response, new_file(path) as target:
             for chunk in response.stream(_CHUNK):
                 target.write(chunk)
 
@@ -150,62 +143,43 @@ class S3Store:
         return ObjectInfo(key, found.size or 0, modified)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield the objects whose key begins with the prefix, sorted by key. A prefix may end anywhere.
+        """Yield the objects whose key begins with the prefix, sorted by key. A prefix may end anywhere."""
+        return in_order(self._fetch_list(check_prefix(prefix)), self.url)
 
-        The list is fetched before the first object is yielded: not every server sends keys in their order.
+    def children(self, prefix: str) -> Iterator[str]:
+        """Yield the distinct next parts of the keys below a prefix that ends in "/" (or is empty), sorted.
+
+        They are fetched before the first is yielded: a server sorts "a-b/" before "a/", and sends objects apart.
         """
-        return iter(sorted(self._fetch_list(check_prefix(prefix)), key=lambda info: info.key))
+        start = self._prefix + check_folder(prefix)
+        found = self._connection.list(start, recursive=False)
+        names = {(item.object_name or "").removeprefix(start).removesuffix("/") for item in found}
+        return iter(sorted(name for name in names if is_key(prefix + name)))
 
     def delete(self, key: str) -> None:
         """Remove an object; no error if there is none."""
-        with self._asking():
+        with self._asking("delete"):
             try:
                 self._client.remove_object(self._bucket, self._name(key))
             except MinioException as error:
                 if not absent(error):
                     raise
 
+    def close(self) -> None:
+        """Do nothing: this store waits for nothing."""
+
     def holds_anything(self) -> bool:
         """Tell whether there is any object under the prefix that does not begin with a dot, ours or not."""
-        with self._asking():
-            found = self._client.list_objects(self._bucket, prefix=self._prefix, recursive=True)
-            names = ((item.object_name or "").removeprefix(self._prefix) for item in found)
-            return any(name and not name.startswith(".") for name in names)
+        names = ((item.object_name or "").removeprefix(self._prefix) for item in self._connection.list(self._prefix))
+        return any(name and not name.startswith(".") for name in names)
 
     def _fetch_list(self, prefix: str) -> Iterator[ObjectInfo]:
-        with self._asking():
-            found = self._client.list_objects(self._bucket, prefix=self._prefix + prefix, recursive=True)
-            for item in found:
-                key = (item.object_name or "").removeprefix(self._prefix)
-                # Left out: what others put there, and the markers "folder/" that some servers and tools make.
-                if is_key(key) and key.startswith(prefix):
-                    modified = item.last_modified.timestamp() if item.last_modified else 0.0
-                    yield ObjectInfo(key, item.size or 0, modified)
+        for item in self._connection.list(self._prefix + prefix):
+            key = (item.object_name or "").removeprefix(self._prefix)
+            # Left out: what others put there, and the markers "folder/" that some servers and tools make.
+            if is_key(key) and key.startswith(prefix):
+                modified = item.last_modified.timestamp() if item.last_modified else 0.0
+                yield ObjectInfo(key, item.size or 0, modified)
 
     def _name(self, key: str) -> str:
         return self._prefix + check_key(key)
-
-    def _missing(self, key: str) -> NotFound:
-        return NotFound(f"There is no {key!r} in the store at {self._url}.")
-
-    @contextmanager
-    def _open(self, key: str, offset: int = 0, length: int | None = None) -> Iterator[BaseHTTPResponse]:
-        try:
-            response = self._client.get_object(self._bucket, self._name(key), offset=offset, length=length or 0)
-        except MinioException as error:
-            if absent(error):
-                raise self._missing(key) from error
-            raise
-        with closing(response):
-            yield response
-            # Only a response that was read to its end gives its connection back; any other is closed with it.
-            response.release_conn()
-
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Turn what the client and the network raise inside into the store's errors."""
-        try:
-            yield
-        except (MinioException, HTTPError, ParseError, ValueError) as error:
-            # The last two: an answer that is no XML, or XML of something else.
-            raise s3_error(error, self._url, self._bucket) from error

@@ -7,8 +7,9 @@ code is looked for first, the status decides the rest. Credentials are never par
 from __future__ import annotations
 
 import re
+import ssl
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from urllib3.exceptions import HTTPError, SSLError
@@ -18,25 +19,52 @@ from offshelf.errors import StoreDenied, StoreFull, StoreUnavailable
 if TYPE_CHECKING:
     from offshelf.errors import OffshelfError
 
+Doing: TypeAlias = Literal["list", "read", "write", "delete"]
+"""What a server may refuse to do."""
+
 _CODE = re.compile(r"<Code>\s*(\w+)\s*</Code>")
 _STATUS = re.compile(r"Response code: (\d+)")
 _ABSENT = frozenset({"NoSuchKey", "NoSuchObject", "NoSuchVersion"})
 _FULL = frozenset(
     {
+        "DiskFull",
         "EntityTooLarge",
         "InsufficientCapacity",
         "InsufficientStorage",
+        "InsufficientStorageSpace",
+        "NotEnoughSpace",
         "QuotaExceeded",
         "ServiceQuotaExceeded",
         "XMinioAdminBucketQuotaExceeded",
         "XMinioStorageFull",
     },
 )
-_KEYS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "InvalidSecurity"})
-_REGION = frozenset({"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"})
+_NO_BUCKET = (
+    "has no bucket '{bucket}': correct the address, or create it (aws s3 mb s3://{bucket} --endpoint-url {endpoint})."
+)
+_NO_KEY = "does not know the access key ({code}): check OFFSHELF_S3_ACCESS_KEY, and that this server is meant."
+_NO_REGION = "wants another region ({code}): add region=… to its address."
+_REFUSALS = {
+    "NoSuchBucket": _NO_BUCKET,
+    "InvalidAccessKeyId": _NO_KEY,
+    "InvalidToken": _NO_KEY,
+    "ExpiredToken": _NO_KEY,
+    "InvalidSecurity": _NO_KEY,
+    "SignatureDoesNotMatch": "does not accept the secret key ({code}): check OFFSHELF_S3_SECRET_KEY.",
+    "AuthorizationHeaderMalformed": _NO_REGION,
+    "PermanentRedirect": _NO_REGION,
+    "IllegalLocationConstraintException": _NO_REGION,
+}
+_ONE_OBJECT = frozenset({"AccessDenied", "AllAccessDisabled", "InvalidObjectState"})
+# What is repeated: the server is busy or starting, a body was damaged on the way, or an upload in parts was lost with
+# the memory of its server (the next try begins a new one).
 _BUSY = frozenset(
     {
+        "BadDigest",
+        "IncompleteBody",
         "InternalError",
+        "InvalidPart",
+        "NoSuchUpload",
         "OperationAborted",
         "RequestTimeout",
         "ServiceUnavailable",
@@ -45,9 +73,16 @@ _BUSY = frozenset(
         "SlowDownWrite",
         "ThrottlingException",
         "TooManyRequests",
+        "XAmzContentSHA256Mismatch",
         "XMinioServerNotInitialized",
     },
 )
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
+_OUT_OF_DATE = frozenset({9, 10})
+"""OpenSSL's numbers for certificates that are not yet valid, or not any more."""
+_CLOCK_SECONDS = 14 * 60.0
+"""Servers take 15 minutes; a refused request may have been on its way for a while."""
+_REFUSED = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN})
 _SERVER_ERROR = HTTPStatus.INTERNAL_SERVER_ERROR
 _BUSY_STATUS = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS})
 
@@ -76,7 +111,14 @@ def beyond_end(error: MinioException) -> bool:
     return code == "InvalidRange" or status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
 
 
-def s3_error(error: Exception, url: str, bucket: str) -> OffshelfError:
+def refused_alone(error: MinioException) -> bool:
+    """Tell whether the server refuses one object though it may have answered for others: by its policy, or archived."""
+    return describe(error)[0] in _ONE_OBJECT
+
+
+def s3_error(
+    error: Exception, url: str, bucket: str, doing: Doing = "read", *, clock_ahead: float = 0.0
+) -> OffshelfError:
     """Say in words what the server, the client or the network reported.
 
     Parameters
@@ -87,38 +129,53 @@ def s3_error(error: Exception, url: str, bucket: str) -> OffshelfError:
         The store's address without secrets.
     bucket
         The bucket's name.
+    doing
+        What was asked for.
+    clock_ahead
+        By how many seconds this machine's clock is before the server's, as far as is known: not every refusal says that
+        this is the reason.
     """
     if isinstance(error, HTTPError):
         return _network_error(error, url)
     code, status = describe(error) if isinstance(error, MinioException) else ("", 0)
     what = code or (f"HTTP status {status}" if status else "no S3 answer")
-    kind: type[OffshelfError] = StoreDenied
     if code in _FULL or status == HTTPStatus.INSUFFICIENT_STORAGE:
-        kind, words = StoreFull, "is full: free some space, then run the same command again."
-    elif code == "NoSuchBucket":
-        words = f"has no bucket {bucket!r}: create it, or correct the address."
-    elif code in _KEYS:
-        words = f"does not accept the keys ({what}): check OFFSHELF_S3_ACCESS_KEY and OFFSHELF_S3_SECRET_KEY."
-    elif code in _REGION:
-        words = f"wants another region ({what}): add region=… to its address."
-    elif code == "RequestTimeTooSkewed":
-        words = "sees another time than this machine has: set this machine's clock."
+        return StoreFull(f"The store at {url} is full: free some space, then run the same command again.")
+    if code == "RequestTimeTooSkewed" or (status in _REFUSED and abs(clock_ahead) > _CLOCK_SECONDS):
+        minutes = f"{abs(clock_ahead) / 60:.0f} minutes {'ahead' if clock_ahead > 0 else 'behind'}"
+        words = (
+            f"refuses requests since this machine's clock is {minutes if clock_ahead else 'too far'} from its own "
+            f"({what}): set the clock."
+        )
     elif code in _BUSY or status in _BUSY_STATUS or (status >= _SERVER_ERROR and status != HTTPStatus.NOT_IMPLEMENTED):
-        kind, words = StoreUnavailable, f"cannot answer at the moment ({what}): try again later."
+        cause = " (is its disk full, or may it only be read?)" if code == "InternalError" and doing == "write" else ""
+        return StoreUnavailable(
+            f"The store at {url} cannot answer at the moment ({what}): try again later, or look into its log{cause}."
+        )
+    elif code == "AccessDenied" or (not code and status == HTTPStatus.FORBIDDEN):
+        words = f"does not let these keys {doing} in bucket {bucket!r} ({what}): allow it, or check the keys."
     elif not code:
         words = f"does not answer as an S3 server does ({what}): check the endpoint."
+    elif code in _REFUSALS:
+        endpoint = url.partition("endpoint=")[2].partition("&")[0]
+        words = _REFUSALS[code].format(code=code, bucket=bucket, endpoint=endpoint)
     else:
-        words = f"refuses ({what}): let these keys list, read, write and delete in bucket {bucket!r}."
-    return kind(f"The store at {url} {words}")
+        words = f"refuses to {doing} ({what}): let these keys list, read, write and delete in bucket {bucket!r}."
+    return StoreDenied(f"The store at {url} {words}")
 
 
 def _network_error(error: HTTPError, url: str) -> OffshelfError:
     reason = getattr(error, "reason", None) or error
-    if isinstance(reason, SSLError):
-        return StoreUnavailable(
-            f"The store at {url} cannot be reached safely: its TLS certificate is not trusted here. "
-            "Set SSL_CERT_FILE to the certificates of whoever signed it, or correct the endpoint.",
+    cause = reason.args[0] if isinstance(reason, SSLError) and reason.args else reason
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        mend = "Set SSL_CERT_FILE to the certificates of whoever signed it, or correct the endpoint."
+        if cause.verify_code in _OUT_OF_DATE:
+            mend = "Renew it, or set this machine's clock."
+        return StoreDenied(
+            f"The store at {url} cannot be trusted: its TLS certificate does not pass ({cause.verify_message}). {mend}",
         )
+    if isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:
+        return StoreDenied(f"The store at {url} does not speak TLS there: write http:// for its endpoint.")
     return StoreUnavailable(
         f"The store at {url} cannot be reached ({type(reason).__name__}): check the endpoint and that the server runs.",
     )

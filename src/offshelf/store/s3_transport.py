@@ -7,6 +7,9 @@ server, and it starts over after every timeout, so that a dead server takes seve
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Self
 
 import certifi
@@ -25,7 +28,22 @@ _PIECE = 256 << 10
 _CONNECTIONS = 32
 
 
-def open_pool(*, secure: bool, timeout: float) -> PoolManager:
+class S3Pool(PoolManager):
+    """An HTTP client that takes note of how its server's clock differs from this machine's."""
+
+    clock_ahead = 0.0
+    """By how many seconds this machine's clock was before the server's when it last answered; 0 if unknown."""
+
+    def urlopen(self, method: str, url: str, redirect: bool = True, **options: Any) -> BaseHTTPResponse:  # type: ignore[override]  # noqa: FBT001, FBT002
+        """Send a request."""
+        response = super().urlopen(method, url, redirect=redirect, **options)
+        with suppress(TypeError, ValueError):
+            theirs = parsedate_to_datetime(response.headers.get("Date", ""))
+            self.clock_ahead = (datetime.now(UTC) - theirs).total_seconds()
+        return response
+
+
+def open_pool(*, secure: bool, timeout: float) -> S3Pool:
     """Make the HTTP client that a `minio.Minio` is given.
 
     Parameters
@@ -41,7 +59,7 @@ def open_pool(*, secure: bool, timeout: float) -> PoolManager:
         context = ssl.create_default_context()
         context.load_verify_locations(certifi.where())
         settings["ssl_context"] = context
-    pool = PoolManager(
+    pool = S3Pool(
         maxsize=_CONNECTIONS,
         timeout=Timeout(connect=timeout, read=timeout),
         retries=_BoundedRetry(

@@ -1,0 +1,126 @@
+"""One unit on its way: what has gone wrong with it so far, and whether it may go on.
+
+Who is blamed for a replica that ended without an answer:
+
+- nobody, while the store is away, or when somebody took the replica away (evicted, deleted, its node gone), or when the
+  unit had not been sent yet;
+- else the units on it are *suspects*, since one of them may have done it. A suspect is sent again to a replica of its
+  own. `ATTEMPTS` replicas lost that way are the unit's fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from offshelf.errors import StoreUnavailable
+from offshelf.services.orchestrator.dispatch.failures import UnitLost, Unreached
+from offshelf.services.orchestrator.dispatch.patience import Patience, back_off
+from offshelf.services.orchestrator.fleet.replicas import RoleUnavailable
+from offshelf.store import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from offshelf.errors import Unavailable
+    from offshelf.services.orchestrator.fleet.replicas import Fleet, Replica, Role
+    from offshelf.store import ObjectStore
+
+_log = logging.getLogger(__name__)
+
+ATTEMPTS = 2
+"""Replicas that a unit may cost, alone on each, before it counts as what kills them."""
+
+MOST_LOSSES = 100
+"""Replicas that may be taken away under one unit before its role is given up."""
+
+_BACK_OFF_SECONDS = 0.2
+_LONGEST_BACK_OFF_SECONDS = 5.0
+
+
+class Trial:
+    """What one unit has gone through. Its methods return when the unit may be sent again, or raise why not.
+
+    Parameters
+    ----------
+    role
+        What the unit is sent to.
+    what
+        Names the unit in messages.
+    tell
+        Called with a line that says what is in the way, and with "" when it no longer is.
+    suspect
+        Whether the unit may have cost a replica already.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        what: str,
+        *,
+        fleet: Fleet,
+        store: ObjectStore,
+        tell: Callable[[str], None],
+        suspect: bool,
+    ) -> None:
+        self.suspect = suspect
+        self._role = role
+        self._what = what
+        self._fleet = fleet
+        self._store = store
+        self._patience = Patience(tell)
+        self._losses = 0
+        self._blamed = 0
+
+    async def store_away(self, error: StoreUnavailable, *, at_start: bool) -> None:
+        """Wait for the store; `at_start`: no replica could start without it. Raises `error` after some minutes."""
+        await self._patience.wait_for_store(error)
+        if at_start:
+            async with self._fleet.hold(self._role):
+                pass  # who asks anew has replicas started again
+
+    def unreached(self, error: Unreached, replica: Replica) -> None:
+        """Look for another replica; this one gets nothing for a while. Raises `RoleUnavailable` after some minutes."""
+        line = f"{self._role} cannot be reached: {error.message}"
+        try:
+            seconds = self._patience.next_pause(error, line)
+        except Unreached:
+            raise RoleUnavailable(line) from error
+        self._fleet.pool.shun(replica, seconds)
+
+    async def lost(self, error: Unavailable, replica: Replica) -> None:
+        """Find out whom to blame.
+
+        Raises
+        ------
+        UnitLost
+            It is the unit.
+        RoleUnavailable
+            Too many replicas have gone, and never by the unit's fault.
+        """
+        _log.warning("replica lost", extra={"replica": replica.name, "unit": self._what, "reason": error.message})
+        try:
+            await asyncio.to_thread(self._store.stat, keys.FORMAT)
+        except StoreUnavailable as away:
+            await self._patience.wait_for_store(away)  # what needs the store may end without it
+            return
+        self._patience.over()
+        self._losses += 1
+        if await self._fleet.blames(replica):
+            self._blamed += self.suspect
+            self.suspect = True
+        if self._blamed >= ATTEMPTS:
+            raise UnitLost(
+                f"{self._what}: the process that worked on it ended without an answer {ATTEMPTS} times."
+            ) from error
+        if self._losses >= MOST_LOSSES:
+            raise RoleUnavailable(
+                f"{self._role}: {self._losses} replicas went away while they worked on {self._what}. "
+                "Find out what takes them away, then run again."
+            ) from error
+        await asyncio.sleep(back_off(self._losses, first=_BACK_OFF_SECONDS, longest=_LONGEST_BACK_OFF_SECONDS))
+
+    def over(self) -> None:
+        """Take note that the unit is not waited for any more, however it ended."""
+        self._patience.over()

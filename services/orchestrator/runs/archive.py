@@ -1,0 +1,82 @@
+"""Runs that have ended: read when somebody asks, since there may be thousands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from offshelf.errors import DataLoss, NotFound
+from offshelf.services.orchestrator.runs.reading import read_each
+from offshelf.services.orchestrator.runs.specification import RunSpec
+from offshelf.services.orchestrator.runs.status import RunStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from offshelf.services.orchestrator.runs.runlog import History, RunLog
+
+_KEPT = 32
+"""Runs that stay in memory after they were asked for: watchers ask again and again for the same."""
+
+
+def status_of(history: History) -> RunStatus:
+    """Build the status of a run from its history. Raises `DataLoss` if that is damaged."""
+    if not history.events:
+        raise DataLoss(f"Run {history.run_id} in the store has lost its events.")
+    try:
+        return RunStatus(RunSpec.from_json(history.spec), history)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataLoss(f"Run {history.run_id} in the store cannot be read ({error!r}).") from error
+
+
+class Archive:
+    """The runs that have ended. Belongs to one event loop."""
+
+    def __init__(self, log: RunLog) -> None:
+        self._log = log
+        self._epochs: dict[str, int] = {}
+        self._kept: OrderedDict[str, RunStatus] = OrderedDict()
+
+    def know(self, ended: Mapping[str, int]) -> None:
+        """Take runs that have ended, by the epoch in which they did."""
+        self._epochs.update(ended)
+
+    def add(self, status: RunStatus) -> None:
+        """Take a run that has just ended."""
+        self._epochs[status.run_id] = status.history.last.position.epoch
+        self._keep(status)
+
+    def __contains__(self, run_id: str) -> bool:
+        return run_id in self._epochs
+
+    async def get(self, run_id: str) -> RunStatus:
+        """Read a run that has ended. Raises `DataLoss` if it cannot be read."""
+        if run_id in self._kept:
+            self._kept.move_to_end(run_id)
+            return self._kept[run_id]
+        status = await asyncio.to_thread(self._read, run_id)
+        self._keep(status)
+        return status
+
+    async def get_all(self, run_ids: Sequence[str]) -> dict[str, RunStatus]:
+        """Read runs that have ended, without keeping them; those that cannot be read are left out."""
+        kept = {run_id: self._kept[run_id] for run_id in run_ids if run_id in self._kept}
+        missing = [run_id for run_id in run_ids if run_id not in kept]
+        read = await asyncio.to_thread(read_each, self._read_if_whole, missing)
+        return kept | {status.run_id: status for status in read if status is not None}
+
+    def _read(self, run_id: str) -> RunStatus:
+        return status_of(self._log.ended(run_id, self._epochs[run_id]))
+
+    def _read_if_whole(self, run_id: str) -> RunStatus | None:
+        try:
+            return self._read(run_id)
+        except (DataLoss, NotFound):
+            return None
+
+    def _keep(self, status: RunStatus) -> None:
+        self._kept[status.run_id] = status
+        self._kept.move_to_end(status.run_id)
+        if len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)

@@ -1,0 +1,98 @@
+"""What users ask for, made definite, and refused at once where it could only fail later."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from offshelf import datasets
+from offshelf.errors import InvalidInput
+from offshelf.services.orchestrator.runs.inputs import read_stored
+from offshelf.services.orchestrator.runs.specification import make_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from offshelf.runs import Combination
+    from offshelf.services.orchestrator.catalog import ExtractorCatalog
+    from offshelf.services.orchestrator.runs.specification import RunSpec
+    from offshelf.store import ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A run as a user asks for it; what is empty is up to us."""
+
+    dataset: str
+    """A path, "s3://bucket/prefix" or "dataset:<digest>"."""
+    extractors: Sequence[str] = ()
+    classifiers: Sequence[str] = ()
+    measure: str = ""
+    folds: int = 0
+    seed: int = 0
+    choice: Combination | None = None
+    """Fit this combination instead of the best one."""
+
+
+class Intake:
+    """Turns requests into specifications.
+
+    Parameters
+    ----------
+    roots
+        Folders that datasets may lie in; None for any.
+    buckets
+        Buckets that datasets may be read from.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        catalog: ExtractorCatalog,
+        *,
+        roots: tuple[Path, ...] | None,
+        buckets: tuple[str, ...] = (),
+    ) -> None:
+        self._store = store
+        self._roots = roots
+        self._buckets = buckets
+        self.catalog = catalog
+
+    async def specify(self, request: Request) -> RunSpec:
+        """Check a request and make it definite.
+
+        Raises
+        ------
+        InvalidInput
+            If something in it cannot be used.
+        PermissionDenied
+            If the dataset lies outside the data roots and buckets.
+        """
+        source = await asyncio.to_thread(datasets.source_uri, request.dataset, roots=self._roots, buckets=self._buckets)
+        spec = make_spec(
+            source=source,
+            extractors=request.extractors,
+            classifier_names=request.classifiers,
+            measure=request.measure,
+            folds=request.folds,
+            seed=request.seed,
+            choice=request.choice,
+            catalog=self.catalog,
+        )
+        await asyncio.to_thread(self._check_feasible, spec)
+        return spec
+
+    def _check_feasible(self, spec: RunSpec) -> None:
+        reasons = [self.catalog.availability(name) for name in spec.extractors]
+        if all(reasons):
+            raise InvalidInput(" ".join(reasons))
+        if spec.stored_dataset:
+            datasets.check_classes(read_stored(self._store, spec.stored_dataset).items, spec.folds)
+            return
+        source = datasets.open_source(spec.source, roots=self._roots, store=self._store, buckets=self._buckets)
+        try:
+            datasets.check_classes(source.entries(), spec.folds)
+        finally:
+            source.close()

@@ -1,0 +1,116 @@
+"""One bucket of an S3 server, by names as they are: what the store and a dataset's bucket have in common."""
+
+from __future__ import annotations
+
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+from xml.etree.ElementTree import ParseError
+
+from minio import Minio
+from minio.error import MinioException
+from urllib3.exceptions import HTTPError
+
+from offshelf.errors import InvalidInput, NotFound
+from offshelf.store.s3_errors import absent, s3_error
+from offshelf.store.s3_transport import open_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from minio.datatypes import Object
+    from urllib3.response import BaseHTTPResponse
+
+    from offshelf.store.s3_errors import Doing
+
+DEFAULT_REGION = "us-east-1"
+"""Region to sign for where none is named: servers of one's own mostly ignore it."""
+
+
+class S3Connection:
+    """A bucket, the credentials for it, and its errors in the words of the store.
+
+    Parameters
+    ----------
+    endpoint
+        Host and port of the server, without a scheme.
+    bucket
+        The bucket, which exists already.
+    prefix
+        What its user begins all names with; for the address and messages alone.
+    access_key, secret_key
+        Credentials; they appear in no message.
+    secure
+        Whether to speak TLS.
+    region
+        Region to sign for.
+    timeout
+        Seconds to wait for a connection, and for each answer.
+
+    Raises
+    ------
+    InvalidInput
+        If the endpoint cannot be one.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        bucket: str,
+        prefix: str = "",
+        *,
+        access_key: str,
+        secret_key: str,
+        secure: bool = True,
+        region: str = DEFAULT_REGION,
+        timeout: float = 10.0,
+    ) -> None:
+        self.bucket = bucket
+        self._start = f"{prefix}/" if prefix else ""
+        place = f"{bucket}/{prefix}" if prefix else bucket
+        self.url = f"s3://{place}?endpoint={'https' if secure else 'http'}://{endpoint}"
+        if region != DEFAULT_REGION:
+            self.url += f"&region={region}"
+        self._pool = open_pool(secure=secure, timeout=timeout)
+        try:
+            self.client = Minio(
+                endpoint,
+                access_key=access_key,
+                secret_key=secret_key,
+                secure=secure,
+                region=region,
+                http_client=self._pool,
+            )
+        except ValueError as error:
+            raise InvalidInput(f"{self.url} cannot be the address of an S3 store: {error}.") from error
+
+    @contextmanager
+    def asking(self, doing: Doing = "read") -> Iterator[None]:
+        """Turn what the client and the network raise inside into the store's errors; `doing` is what is refused."""
+        try:
+            yield
+        except (MinioException, HTTPError, ParseError, ValueError) as error:
+            # The last two: an answer that is no XML, or XML of something else.
+            raise s3_error(error, self.url, self.bucket, doing, clock_ahead=self._pool.clock_ahead) from error
+
+    @contextmanager
+    def open(self, name: str, offset: int = 0, length: int | None = None) -> Iterator[BaseHTTPResponse]:
+        """Open an object, or a part of it, for reading; inside `asking`. Raises `NotFound`."""
+        try:
+            response = self.client.get_object(self.bucket, name, offset=offset, length=length or 0)
+        except MinioException as error:
+            if absent(error):
+                raise self.missing(name) from error
+            raise
+        with closing(response):
+            yield response
+            # Only a response that was read to its end gives its connection back; any other is closed with it.
+            response.release_conn()
+
+    def list(self, prefix: str, *, recursive: bool = True) -> Iterator[Object]:
+        """Yield the objects whose name begins so; if not recursive, what lies below a "/" as one."""
+        with self.asking("list"):
+            yield from self.client.list_objects(self.bucket, prefix=prefix, recursive=recursive)
+
+    def missing(self, name: str) -> NotFound:
+        """Make the error for an object that is not there."""
+        return NotFound(f"There is no {name.removeprefix(self._start)!r} at {self.url}.")

@@ -1,0 +1,206 @@
+"""Offshelf on a real cluster, used as a platform team and its users would: make, kubectl, the command line."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+ROOT = Path(__file__).parents[2]
+NAMESPACE = "offshelf"
+STORE_NAMESPACE = "offshelf-store"
+SERVICES = ("orchestrator", "trainer", "stats", "predictor", "extractor")
+SERVER_PORT, PREDICTOR_PORT, S3_PORT = 30700, 30701, 30900
+BUCKET = "offshelf"
+
+
+def kubectl(*arguments: str, give: str | None = None, check: bool = True) -> str:
+    """Run kubectl and return what it prints."""
+    done = subprocess.run(["kubectl", *arguments], input=give, capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise AssertionError(f"kubectl {' '.join(arguments)}: {done.stderr}")
+    return done.stdout
+
+
+def read(*arguments: str) -> dict[str, Any]:
+    """Read an object, or a list of them, as JSON."""
+    found: dict[str, Any] = json.loads(kubectl(*arguments, "--output", "json"))
+    return found
+
+
+def wait_until(what: str, true: Callable[[], object], seconds: float) -> float:
+    """Ask again and again until something is true; returns the seconds it took."""
+    began = time.monotonic()
+    while not true():
+        if time.monotonic() - began > seconds:
+            raise AssertionError(f"{what}: not within {seconds:.0f} s\n{state()}")
+        time.sleep(0.2)
+    return time.monotonic() - began
+
+
+def state() -> str:
+    """What stands in the cluster, for the message of a failure."""
+    pods = kubectl("get", "pods", "--all-namespaces", "--output", "wide", check=False)
+    events = kubectl("get", "events", "--namespace", NAMESPACE, "--sort-by=.lastTimestamp", check=False)
+    logs = "\n".join(
+        f"-- {name}\n" + kubectl("logs", f"deployment/{name}", "--namespace", NAMESPACE, "--tail=40", check=False)
+        for name in ("orchestrator", "predictor", "trainer", "stats")
+    )
+    return f"{pods}\n{events[-3000:]}\n{logs}"
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """An installation that answers."""
+
+    host: str
+    folder: Path
+    """Certificates, users and the like."""
+    token: str
+    """Of an admin."""
+    s3_keys: tuple[str, str]
+
+    @property
+    def server(self) -> str:
+        """HOST:PORT of the orchestrator."""
+        return f"{self.host}:{SERVER_PORT}"
+
+    @property
+    def authority(self) -> Path:
+        """Certificate that clients trust."""
+        return self.folder / "certs" / "orchestrator" / "ca.crt"
+
+    @property
+    def client_environment(self) -> dict[str, str]:
+        """What a user outside the cluster sets."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("OFFSHELF_")}
+        return environment | {
+            "OFFSHELF_SERVER": self.server,
+            "OFFSHELF_TOKEN": self.token,
+            "OFFSHELF_CA": str(self.authority),
+        }
+
+    @property
+    def store_environment(self) -> dict[str, str]:
+        """What opens the installation's store from outside."""
+        return {
+            "OFFSHELF_STORE": f"s3://{BUCKET}?endpoint=http://{self.host}:{S3_PORT}",
+            "OFFSHELF_S3_ACCESS_KEY": self.s3_keys[0],
+            "OFFSHELF_S3_SECRET_KEY": self.s3_keys[1],
+        }
+
+    def offshelf(
+        self, *arguments: object, exit_code: int = 0, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `offshelf ARGUMENTS` as a user outside the cluster, to its end."""
+        done = run_offshelf(arguments, {**self.client_environment, **(environment or {})})
+        assert done.returncode == exit_code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}\n{state()}"
+        return done
+
+
+def run_offshelf(arguments: tuple[object, ...], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run `offshelf ARGUMENTS`."""
+    return subprocess.run(
+        [sys.executable, "-m", "offshelf.cli", *map(str, arguments)],
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def node_address() -> str:
+    """Address of a node, at which its NodePorts answer."""
+    addresses = read("get", "nodes")["items"][0]["status"]["addresses"]
+    return str(next(each["address"] for each in addresses if each["type"] == "InternalIP"))
+
+
+def apply_secret(name: str, namespace: str, **entries: str | bytes) -> None:
+    """Make or change a secret without its content on a command line."""
+    data = {
+        key: base64.b64encode(value.encode() if isinstance(value, str) else value).decode()
+        for key, value in entries.items()
+    }
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace}, "data": data}
+    kubectl("apply", "--filename", "-", give=json.dumps(secret))
+
+
+def start_s3(weights: Path | None) -> tuple[str, str]:
+    """Start the S3 server, make the bucket and put weights where extractors find them; returns the keys."""
+    keys = secrets.token_hex(10), secrets.token_hex(20)
+    kubectl("create", "namespace", STORE_NAMESPACE, check=False)
+    apply_secret("s3", STORE_NAMESPACE, auth=f'"{keys[0]},{keys[1]}"')
+    kubectl("apply", "--filename", str(ROOT / "tests/cluster/s3.yaml"))
+    kubectl("rollout", "status", "deployment/s3", "--namespace", STORE_NAMESPACE, "--timeout=90s")
+
+    from minio import Minio
+
+    client = Minio(
+        f"{node_address()}:{S3_PORT}", access_key=keys[0], secret_key=keys[1], secure=False, region="us-east-1"
+    )
+    for bucket in (BUCKET, "weights"):
+        if not client.bucket_exists(bucket):
+            client.make_bucket(bucket)
+    for file in sorted(weights.iterdir()) if weights else ():
+        client.fput_object("weights", file.name, str(file))
+    return keys
+
+
+def make_secrets(folder: Path, keys: tuple[str, str]) -> str:
+    """Make certificates, an admin and the secrets of an installation; returns the admin's token."""
+    certs, users = folder / "certs", folder / "users.json"
+    hosts = [argument for host in (node_address(), "localhost", "127.0.0.1") for argument in ("--host", host)]
+    for done in (
+        run_offshelf(("certs", certs, "--namespace", NAMESPACE, *hosts), os.environ),
+        added := run_offshelf(("tokens", "add", "admin", "--role", "admin", "--file", users), os.environ),
+    ):
+        assert done.returncode == 0, done.stderr
+    kubectl("create", "namespace", NAMESPACE, check=False)
+    apply_secret("offshelf-store", NAMESPACE, OFFSHELF_S3_ACCESS_KEY=keys[0], OFFSHELF_S3_SECRET_KEY=keys[1])
+    apply_secret("offshelf-users", NAMESPACE, **{"users.json": users.read_bytes()})
+    apply_certificates(certs)
+    return added.stdout.split()[0]
+
+
+def apply_certificates(certs: Path) -> None:
+    """Put the certificates of all services into their secrets."""
+    for service in SERVICES:
+        files = {name: (certs / service / name).read_bytes() for name in ("tls.crt", "tls.key", "ca.crt")}
+        apply_secret(f"offshelf-tls-{service}", NAMESPACE, **files)
+
+
+def deploy(folder: Path, weights: Path | None) -> Deployed:
+    """Deploy overlays/local with everything it refers to."""
+    keys = start_s3(weights)
+    token = make_secrets(folder, keys)
+    make("deploy", "OVERLAY=local")
+    return Deployed(node_address(), folder, token, keys)
+
+
+def undeploy() -> None:
+    """Remove all of it but the namespaces: one that is deleted keeps its name busy until the last of it has gone."""
+    make("undeploy", "OVERLAY=local")
+    for namespace in (NAMESPACE, STORE_NAMESPACE):
+        kubectl("delete", "deployments,services,persistentvolumeclaims,leases", "--all", "--namespace", namespace)
+        secrets = kubectl("get", "secrets", "--namespace", namespace, "--output", "name").split()
+        ours = [name for name in secrets if not name.startswith("secret/default-token-")]
+        if ours:
+            kubectl("delete", "--namespace", namespace, *ours)
+
+
+def make(*arguments: str) -> str:
+    """Run make in the checkout."""
+    done = subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"make {' '.join(arguments)}\n{done.stdout}\n{done.stderr}\n{state()}"
+    return done.stdout

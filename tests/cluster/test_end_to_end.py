@@ -1,0 +1,103 @@
+"""The main job on a cluster, by a user outside it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cluster.installation import NAMESPACE, kubectl, read, run_offshelf, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cluster.installation import Deployed
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+
+
+@pytest.fixture(scope="module")
+def photos(material: Path | None) -> Path:
+    """The paper's case study in size and shape."""
+    if material is None:
+        pytest.skip("OFFSHELF_TEST_MATERIAL names no folder with photographs and weights")
+    return material / "images" / "dogs-cats"
+
+
+@pytest.fixture(scope="module")
+def short_units(deployed: Deployed) -> Deployed:
+    """Units of one second, so that two replicas of an extractor both have work with 600 images."""
+    kubectl("set", "env", "deployment/orchestrator", "OFFSHELF_UNIT_SECONDS=1", "--namespace", NAMESPACE)
+    kubectl("rollout", "status", "deployment/orchestrator", "--namespace", NAMESPACE, "--timeout=120s")
+    return deployed
+
+
+def test_a_user_outside_gets_the_same_scores_as_on_one_machine(
+    short_units: Deployed, photos: Path, material: Path, tmp_path: Path
+) -> None:
+    """Uploading a folder and running on several pods gives byte-equal scores, a report and a model that predicts."""
+    deployed, what = short_units, ("-e", "googlenet,lab888", "-c", "LR,KNN", "--folds", "5")
+    out, alone = tmp_path / "cluster", tmp_path / "alone"
+    deployed.offshelf("run", photos / "train", *what, "-o", out)
+
+    environment = {
+        **{name: value for name, value in deployed.client_environment.items() if not name.startswith("OFFSHELF_")},
+        "OFFSHELF_STORE": str(tmp_path / "store"),
+        "OFFSHELF_WEIGHTS": str(material / "weights"),
+        "OFFSHELF_UNIT_SECONDS": "1",
+    }
+    embedded = run_offshelf(("run", photos / "train", *what, "-o", alone), environment)
+    assert embedded.returncode == 0, embedded.stderr
+    assert (out / "scores.parquet").read_bytes() == (alone / "scores.parquet").read_bytes()
+    assert (out / "table.csv").read_bytes() == (alone / "table.csv").read_bytes()
+    assert (out / "report.html").stat().st_size > 10_000
+
+    found = deployed.offshelf("predict", out, photos / "test" / "cat", "--output", tmp_path / "predictions.csv")
+    with (tmp_path / "predictions.csv").open(newline="") as lines:
+        labels = [row["label"] for row in csv.DictReader(lines)]
+    assert found.returncode == 0
+    assert labels.count("cat") >= 45  # of 50
+
+
+def test_two_replicas_of_each_extractor_have_worked(short_units: Deployed) -> None:
+    """A plan with work for more than one replica gets more than one."""
+    del short_units
+    for name in ("extractor-googlenet", "extractor-lab888"):
+        pods = read("get", "pods", "--namespace", NAMESPACE, "--selector", f"app.kubernetes.io/name={name}")["items"]
+        assert len(pods) >= 2
+        for pod in pods:
+            logs = kubectl("logs", pod["metadata"]["name"], "--namespace", NAMESPACE)
+            assert "segment written" in logs
+
+
+def test_no_process_runs_as_root_and_no_token_lies_around(deployed: Deployed) -> None:
+    """A process that is taken over has neither the rights of root nor, except in the orchestrator, a way to the API."""
+    del deployed
+    for pod in read("get", "pods", "--namespace", NAMESPACE)["items"]:
+        name = pod["metadata"]["name"]
+        script = (
+            "import json, os, pathlib; print(json.dumps([os.getuid(), "
+            "pathlib.Path('/var/run/secrets/kubernetes.io').exists(), os.access('/', os.W_OK)]))"
+        )
+        printed = kubectl("exec", name, "--namespace", NAMESPACE, "--", "python", "-c", script)
+        user, has_token, may_write = json.loads(printed)
+        assert user == 10001
+        assert not may_write
+        assert has_token == name.startswith("orchestrator-")
+
+
+def test_replicas_go_when_nobody_needs_them(deployed: Deployed) -> None:
+    """An idle installation keeps no extractor and no trainer running."""
+    del deployed
+    kubectl("set", "env", "deployment/orchestrator", "OFFSHELF_IDLE_SECONDS=2", "--namespace", NAMESPACE)
+    kubectl("rollout", "status", "deployment/orchestrator", "--namespace", NAMESPACE, "--timeout=120s")
+
+    def idle() -> bool:
+        deployments = read("get", "deployments", "--namespace", NAMESPACE)["items"]
+        scaled = [one for one in deployments if one["metadata"]["name"].startswith(("extractor-", "trainer"))]
+        assert scaled
+        return all(one["spec"]["replicas"] == 0 for one in scaled)
+
+    wait_until("all extractors and the trainer are scaled to zero", idle, 60)

@@ -1,0 +1,146 @@
+"""Buckets of other people, read for real: images where they lie, and weights from a mirror."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+from minio import Minio
+
+from offshelf.datasets import ImageUnread, open_source, scan
+from offshelf.errors import DataLoss, NotFound, StoreDenied
+from offshelf.extraction.registry import Network
+from offshelf.extraction.weights import availability, parse_arrays, read_weights
+from offshelf.store import open_bucket, open_store
+from tests.contract.conftest import own_prefix
+from tests.integration.rclone_s3 import ACCESS_KEY, SECRET_KEY
+from tests.unit.tiny_network import FILE, random_arrays, tiny_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tests.integration.rclone_s3 import S3Server
+
+NAMES = {
+    "cats/1.png": b"one",
+    "cats/deep/2.JPG": b"two",
+    "cats/notes.txt": b"no image",
+    "cats/.hidden.png": b"hidden",
+    "dogs/with space, ü & 100%.png": b"three",
+    "dogs/empty.png": b"",
+    "README.md": b"no image",
+}
+
+
+@pytest.fixture
+def environ(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, str]:
+    """The environment of a service of an installation on that server."""
+    environ = {**s3_server.environ, "OFFSHELF_S3_ENDPOINT": f"http://{s3_server.address}"}
+    monkeypatch.delenv("OFFSHELF_STORE", raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    return environ
+
+
+class Photos:
+    """A bucket of somebody else, filled with the S3 client itself."""
+
+    def __init__(self, server: S3Server, name: str, objects: Mapping[str, bytes]) -> None:
+        self.name = name
+        self._client = Minio(server.address, ACCESS_KEY, SECRET_KEY, secure=False, region="us-east-1")
+        self._client.make_bucket(name)
+        for key, data in objects.items():
+            self.put(key, data)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object."""
+        self._client.put_object(self.name, key, io.BytesIO(data), len(data))
+
+
+@pytest.fixture
+def name(tmp_path: Path) -> str:
+    """The name of a bucket that no other test has."""
+    return "photos-" + hashlib.sha256(str(tmp_path).encode()).hexdigest()[:16]
+
+
+@pytest.mark.usefixtures("environ")
+def test_images_are_read_where_they_lie(s3_server: S3Server, name: str) -> None:
+    """A user makes a dataset of a bucket's images without copying them, whatever their names."""
+    photos = Photos(s3_server, name, {f"my pets/{path}": data for path, data in NAMES.items()})
+    source = open_source(f"s3://{name}/my pets", roots=(), buckets=(f"s3://{name}",))
+    assert [(entry.path, entry.label, entry.size) for entry in source.entries()] == [
+        ("cats/1.png", "cats", 3),
+        ("cats/deep/2.JPG", "cats", 3),
+        ("dogs/empty.png", "dogs", 0),
+        ("dogs/with space, ü & 100%.png", "dogs", 5),
+    ]
+    assert source.ignored == 2
+    dataset, unread = scan(source)
+    assert len(dataset.items) == 4
+    assert unread == []
+    assert source.read("dogs/with space, ü & 100%.png") == b"three"
+    assert source.read("dogs/empty.png") == b""
+    photos.put("my pets/cats/large.png", bytes(range(256)) * 70_000)
+    assert source.read("cats/large.png") == bytes(range(256)) * 70_000
+    with pytest.raises(ImageUnread, match="does not exist"):
+        source.read("cats/none.png")
+
+
+@pytest.mark.usefixtures("environ")
+def test_a_bucket_that_is_missing_is_named() -> None:
+    """A user who mistypes a bucket's name is told so."""
+    source = open_source("s3://no-such-bucket/pets", roots=(), buckets=("s3://no-such-bucket",))
+    with pytest.raises(StoreDenied, match="has no bucket 'no-such-bucket'"):
+        source.entries()
+
+
+def test_the_server_is_the_installations(s3_server: S3Server, name: str, tmp_path: Path) -> None:
+    """An operator names the S3 server once: in the store's address, in OFFSHELF_S3_ENDPOINT, or in OFFSHELF_STORE."""
+    Photos(s3_server, name, {"my pets/cats/1.png": b"one"})
+    here, keys = f"http://{s3_server.address}", s3_server.environ
+    store = open_store(s3_server.url(own_prefix(tmp_path)), environ=keys)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nowhere = f"http://127.0.0.1:{free.getsockname()[1]}"
+    opened = [
+        open_bucket(f"s3://{name}", beside=store.url, environ=keys),
+        open_bucket(f"s3://{name}", beside=store.url, environ={**keys, "OFFSHELF_S3_ENDPOINT": nowhere}),
+        open_bucket(f"s3://{name}", beside="/a/directory", environ={**keys, "OFFSHELF_S3_ENDPOINT": here}),
+        open_bucket(f"s3://{name}", environ={**keys, "OFFSHELF_STORE": store.url}),
+        open_bucket(f"s3://{name}?endpoint={here}", beside=nowhere, environ={**keys, "OFFSHELF_STORE": "/x"}),
+        open_bucket(
+            f"s3://{name}",
+            environ={**keys, "OFFSHELF_S3_ENDPOINT": here, "OFFSHELF_STORE": f"s3://x?endpoint={nowhere}"},
+        ),
+    ]
+    for found in opened:
+        assert found.url == f"s3://{name}?endpoint={here}"
+        assert list(found.list("my pets/")) == [("my pets/cats/1.png", 3)]
+    below = open_bucket(f"s3://{name}/prefix?endpoint={here}", environ=keys)
+    assert below.size("none") is None
+    with pytest.raises(NotFound, match="'none'"):
+        below.read("none", length=1)
+
+
+@pytest.mark.usefixtures("environ")
+def test_weights_come_from_a_mirror(s3_server: S3Server, name: str, tmp_path: Path) -> None:
+    """An operator keeps weights in a bucket: they are looked up without being read, and checked when they are."""
+    arrays = random_arrays()
+    spec = tiny_spec(tmp_path, arrays)
+    assert isinstance(spec.method, Network)
+    mirror = Photos(s3_server, name, {"other": b""})
+    address = f"s3://{name}/weights"
+    with pytest.raises(NotFound, match=rf"{FILE}, and the bucket that OFFSHELF_WEIGHTS names has no such file: put it"):
+        read_weights(spec, address)
+    assert "has no such file" in availability(spec, f"{address}?endpoint=http://{s3_server.address}")
+    mirror.put(f"weights/{FILE}", (tmp_path / FILE).read_bytes())
+    assert availability(spec, address) == ""
+    assert parse_arrays(read_weights(spec, address), spec.method.weights).keys() == arrays.keys()
+    mirror.put(f"weights/{FILE}", b"something else")
+    with pytest.raises(DataLoss, match="is not the file it should be"):
+        read_weights(spec, address)
+    assert "has no such file" in availability(spec, "s3://no-such-bucket/weights")
+    assert "begins with s3://bucket" in availability(spec, "s3://Not-A-Bucket")

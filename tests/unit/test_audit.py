@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from offshelf.audit import AuditTrail, Deed
+from offshelf.errors import StoreUnavailable
+from tests.unit.fakes import MemoryStore
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class AwayStore(MemoryStore):
+    away = True
+
+    def put(self, key: str, data: bytes) -> None:
+        """Refuse while away."""
+        if self.away:
+            raise StoreUnavailable("The store does not answer.")
+        super().put(key, data)
+
+
+def lines(store: MemoryStore) -> list[dict[str, Any]]:
+    """All lines of the audit log."""
+    return [json.loads(line) for key in sorted(store.objects) for line in store.objects[key].splitlines()]
+
+
+def test_a_deed_says_who_did_what_when_and_how_it_ended() -> None:
+    """An auditor finds who deleted which dataset, when, and whether it worked."""
+    store = MemoryStore()
+    trail = AuditTrail(store, now=lambda: NOON)
+    trail.record(Deed("ada", "DeleteDataset", "3f", "OK"))
+    trail.flush()
+    (key,) = store.objects
+    assert key.startswith("audit/2026-03-01/120000-")
+    assert lines(store) == [
+        {
+            "first": "2026-03-01T12:00:00.000+00:00",
+            "last": "2026-03-01T12:00:00.000+00:00",
+            "count": 1,
+            "who": "ada",
+            "what": "DeleteDataset",
+            "target": "3f",
+            "outcome": "OK",
+            "request_id": "",
+        }
+    ]
+
+
+def test_equal_deeds_of_a_moment_are_counted_in_one_line() -> None:
+    """A thousand predictions in a second do not become a thousand lines."""
+    store = MemoryStore()
+    trail = AuditTrail(store)
+    for _ in range(1000):
+        trail.record(Deed("bob", "Predict", "model", "OK"))
+    trail.record(Deed("bob", "Predict", "model", "NOT_FOUND"))
+    trail.flush()
+    assert [(line["outcome"], line["count"]) for line in lines(store)] == [("OK", 1000), ("NOT_FOUND", 1)]
+
+
+def test_nothing_that_was_written_is_written_over() -> None:
+    """Each flush is an object of its own, and an idle moment writes none."""
+    store = MemoryStore()
+    trail = AuditTrail(store, now=lambda: NOON)
+    for user in ("ada", "bob"):
+        trail.record(Deed(user, "CreateRun", "run", "OK"))
+        trail.flush()
+        trail.flush()
+    assert [line["who"] for line in lines(store)] == ["ada", "bob"]
+    assert len(store.objects) == 2
+
+
+def test_deeds_wait_for_a_store_that_is_away() -> None:
+    """A store that does not answer for a while leaves no gap in the log."""
+    store = AwayStore()
+    trail = AuditTrail(store)
+    trail.record(Deed("ada", "CreateRun", "run", "OK"))
+    trail.flush()
+    trail.record(Deed("ada", "CreateRun", "run", "OK"))
+    trail.record(Deed("bob", "CancelRun", "run", "OK"))
+    store.away = False
+    trail.flush()
+    assert [(line["who"], line["count"]) for line in lines(store)] == [("ada", 2), ("bob", 1)]
+
+
+def test_a_caller_cannot_forge_a_line_or_flood_it() -> None:
+    """Line breaks and endless names in what a caller sends stay one short line."""
+    store = MemoryStore()
+    trail = AuditTrail(store)
+    trail.record(Deed("eve\nroot", "CancelRun", "x" * 100_000, "NOT_FOUND"))
+    trail.flush()
+    (line,) = lines(store)
+    assert line["who"] == "eve root"
+    assert len(line["target"]) == 200

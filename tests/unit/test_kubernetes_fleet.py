@@ -1,0 +1,538 @@
+"""The fleet of a cluster: scaling, following pods, saying what is in the way."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from offshelf.errors import PermissionDenied, StoreDenied
+from offshelf.services.orchestrator.fleet.kubernetes import KubernetesFleet
+from offshelf.services.orchestrator.fleet.outlook import Outlook, Patience
+from offshelf.services.orchestrator.fleet.pods import read_pod
+from offshelf.services.orchestrator.fleet.replicas import Replica, Role, RoleUnavailable
+from offshelf.services.orchestrator.fleet.troubles import Kind, Trouble, trouble_of_deployment, trouble_of_pod
+from tests.unit.fake_cluster import FakeCluster, container, pod, ready, unschedulable, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+HOG = Role("extractor", "hog")
+TRAINER = Role("trainer")
+STATS = Role("stats")
+
+HASTE = Patience(
+    trouble=0,
+    creation=0,
+    hopeless=0,
+    start=60,
+    relapse=0,
+    room=0,
+    tick=0.005,
+    listing=0.01,
+    verdict=0.05,
+    verdict_alive=0.05,
+    verdict_away=0.1,
+    probation=60,
+)
+"""Waits for nothing."""
+
+
+async def nobody(_address: str) -> bool:
+    """Answer at no address."""
+    return False
+
+
+async def somebody(_address: str) -> bool:
+    """Answer at every address."""
+    return True
+
+
+@asynccontextmanager
+async def running(
+    cluster: FakeCluster, *, patience: Patience = HASTE, idle_seconds: float = 60, **options: Any
+) -> AsyncIterator[KubernetesFleet]:
+    """Run a fleet on a cluster."""
+    options = {"max_replicas": 3, "reachable": nobody, **options}
+    fleet = KubernetesFleet(cluster, idle_seconds=idle_seconds, patience=patience, **options)
+    fleet._watch._back_off = (0.001, 0.01)
+    fleet.start()
+    try:
+        yield fleet
+    finally:
+        await fleet.close()
+
+
+async def leased(fleet: KubernetesFleet, role: Role) -> Replica:
+    """Lease a replica and give it back."""
+    async with asyncio.timeout(5), fleet.pool.lease(role) as replica:
+        return replica
+
+
+# ------------------------------------------------------------------------------------------------------------- scaling
+
+
+@pytest.mark.parametrize(("units", "replicas"), [(1, 1), (2, 1), (3, 2), (5, 3), (1000, 3)])
+async def test_an_extractor_gets_as_many_replicas_as_the_work_needs(units: int, replicas: int) -> None:
+    """Little work starts one pod, much work starts more, and never more than allowed."""
+    cluster = FakeCluster("extractor-hog")
+    async with running(cluster) as fleet, fleet.hold(HOG, units=units):
+        await leased(fleet, HOG)
+        assert cluster.scaled == [("extractor-hog", replicas)]
+
+
+async def test_a_trainer_takes_as_many_units_as_it_has_cores() -> None:
+    """Large pods take more work, so fewer are started."""
+    cluster = FakeCluster("trainer", cores="2500m")
+    async with running(cluster) as fleet, fleet.hold(TRAINER, units=6):
+        await leased(fleet, TRAINER)
+        assert cluster.scaled == [("trainer", 2)]
+
+
+async def test_replicas_are_for_the_work_of_all_runs_together() -> None:
+    """Two runs over the same extractor share its replicas, of which there are enough for both."""
+    cluster = FakeCluster("extractor-hog")
+    async with running(cluster) as fleet, fleet.hold(HOG, units=2):
+        await leased(fleet, HOG)
+        async with fleet.hold(HOG, units=3):
+            await until(lambda: len(fleet.pool.ready(HOG)) == 3)
+        await asyncio.sleep(0.02)
+        assert cluster.scaled == [("extractor-hog", 1), ("extractor-hog", 3)]
+
+
+async def test_a_replica_is_reached_at_its_pod_under_the_name_of_its_service() -> None:
+    """Each pod has a channel of its own, and its certificate is checked."""
+    cluster = FakeCluster("extractor-hog")
+    async with running(cluster) as fleet, fleet.hold(HOG):
+        replica = await leased(fleet, HOG)
+    assert (replica.role, replica.address, replica.server_name) == (HOG, "10.0.0.1:7000", "extractor")
+
+
+async def test_idle_replicas_go_and_held_ones_stay() -> None:
+    """A cluster is not paid for when nothing is to be done."""
+    cluster = FakeCluster("extractor-hog", "trainer", "stats", replicas=1)
+    async with running(cluster, idle_seconds=0.02) as fleet, fleet.hold(TRAINER):
+        async with fleet.hold(HOG):
+            await asyncio.sleep(0.05)
+            assert cluster.scaled == []
+        await until(lambda: not cluster.of("extractor-hog"))
+        assert cluster.scaled == [("extractor-hog", 0)]
+        assert cluster.of("stats"), "stats is not scaled by the fleet"
+
+
+async def test_replicas_that_are_there_are_used_and_left_to_the_next_orchestrator() -> None:
+    """A restarted orchestrator goes on with the pods of the last one, and starting it stops none."""
+    cluster = FakeCluster("extractor-hog", replicas=2)
+    async with running(cluster) as fleet, fleet.hold(HOG, units=1):
+        await leased(fleet, HOG)
+    assert len(cluster.of("extractor-hog")) == 2
+    assert cluster.scaled == []
+
+
+async def test_idle_replicas_make_room_at_once_for_a_role_without_any() -> None:
+    """In a small cluster extractors take turns, instead of waiting for the idle time of the one before."""
+    cluster = FakeCluster("extractor-hog", "extractor-lbp", replicas=1)
+    cluster.comes_up = lambda manifest: ready(manifest) if len(cluster.pods) < 2 else unschedulable(manifest)
+    lbp = Role("extractor", "lbp")
+    cluster.put(unschedulable(pod("extractor-lbp", cluster.of("extractor-lbp")[0])))
+    async with running(cluster) as fleet, fleet.hold(lbp):
+        await until(lambda: ("extractor-hog", 0) in cluster.scaled)
+        cluster.put(ready(pod("extractor-lbp", cluster.of("extractor-lbp")[0])))
+        await leased(fleet, lbp)
+
+
+async def test_a_role_that_is_held_again_soon_makes_no_room() -> None:
+    """The trainer is not stopped between the extraction and the scoring of the same run."""
+    cluster = FakeCluster("trainer", replicas=1)
+    cluster.deploy("extractor-hog")
+    cluster.comes_up = unschedulable
+    async with running(cluster, patience=replace(HASTE, room=60)) as fleet, fleet.hold(HOG):
+        async with fleet.hold(TRAINER):
+            await until(fleet._is_waiting_for_room)
+        await asyncio.sleep(0.05)
+        async with fleet.hold(TRAINER):
+            await leased(fleet, TRAINER)
+    assert cluster.scaled == [("extractor-hog", 1)]
+
+
+# --------------------------------------------------------------------------------------------------------------- pods
+
+
+async def test_pods_come_and_go_and_come_back() -> None:
+    """Work goes to pods that are ready, and to no others."""
+    cluster = FakeCluster("extractor-hog", replicas=1)
+    [name] = cluster.of("extractor-hog")
+    async with running(cluster) as fleet:
+        await until(lambda: len(fleet.pool.ready(HOG)) == 1)
+        first = fleet.pool.ready(HOG)[0]
+        cluster.put(container(pod("extractor-hog", name), running={}))
+        await until(lambda: not fleet.pool.ready(HOG))
+        cluster.put(ready(pod("extractor-hog", name)))
+        await until(lambda: fleet.pool.ready(HOG) == (first,))
+        cluster.put(ready(pod("extractor-hog", name), restarts=1))
+        await until(lambda: len(fleet.pool.ready(HOG)) == 1 and fleet.pool.ready(HOG) != (first,))
+        leaving = ready(pod("extractor-hog", name), restarts=1)
+        leaving["metadata"]["deletionTimestamp"] = "now"
+        cluster.put(leaving)
+        await until(lambda: not fleet.pool.ready(HOG))
+
+
+async def test_an_api_that_is_away_for_a_while_stops_no_work() -> None:
+    """Work goes on with the pods that are known, and pods that came meanwhile are found afterwards."""
+    cluster = FakeCluster("extractor-hog", replicas=1)
+    async with running(cluster) as fleet, fleet.hold(HOG):
+        first = await leased(fleet, HOG)
+        cluster.go_away()
+        await until(lambda: fleet._watch.away is not None)
+        assert await leased(fleet, HOG) == first
+        cluster.delete(cluster.of("extractor-hog")[0])
+        cluster.come_back()
+        await until(lambda: fleet.pool.ready(HOG) not in {(), (first,)})
+
+
+async def test_a_watch_that_is_too_old_is_begun_anew() -> None:
+    """A long pause, after which the API does not know any more what happened since, is survived."""
+    cluster = FakeCluster("extractor-hog", replicas=1)
+    async with running(cluster) as fleet:
+        await until(lambda: len(fleet.pool.ready(HOG)) == 1)
+        cluster.delete(cluster.of("extractor-hog")[0])
+        cluster.forget_history()
+        await until(lambda: cluster.lists == 2 and len(fleet.pool.ready(HOG)) == 1)
+
+
+async def test_a_pod_that_cannot_be_understood_does_not_end_the_watch() -> None:
+    """An odd pod with our labels does not stop the work of the others."""
+    cluster = FakeCluster("extractor-hog", replicas=1)
+    odd = pod("trainer")
+    del odd["spec"]
+    cluster.put(odd)
+    async with running(cluster) as fleet, fleet.hold(HOG):
+        await leased(fleet, HOG)
+
+
+# -------------------------------------------------------------------------------------------------------------- losses
+
+
+def taken_away(**status: Any) -> dict[str, Any]:
+    """Make a pod that was ready and is being taken away."""
+    manifest = ready(pod("extractor-hog"))
+    manifest["status"] |= status
+    return manifest
+
+
+@pytest.mark.parametrize(
+    ("becomes", "blamed"),
+    [
+        (None, False),
+        (taken_away(phase="Failed", reason="Evicted"), False),
+        (taken_away(reason="NodeLost"), False),
+        (taken_away(conditions=[{"type": "DisruptionTarget", "status": "True"}]), False),
+        (container(taken_away(), terminated={"exitCode": 137, "reason": "Error"}), True),
+        (container(taken_away(), restarts=1, running={}, last={"exitCode": 137, "reason": "OOMKilled"}), True),
+        (container(taken_away(), restarts=1, running={}, last={"exitCode": 255, "reason": "Unknown"}), False),
+        (container(taken_away(), waiting={"reason": "CrashLoopBackOff"}), True),
+    ],
+    ids=["deleted", "evicted", "node lost", "preempted", "killed", "out of memory", "node restarted", "crashing"],
+)
+async def test_only_a_process_that_ended_by_itself_is_blamed_on_its_work(
+    becomes: dict[str, Any] | None, *, blamed: bool
+) -> None:
+    """A unit is not suspected because somebody took its pod away; the API says so a little after the call was lost."""
+    cluster = FakeCluster("extractor-hog")
+    cluster.put(ready(pod("extractor-hog")))
+    async with running(cluster, patience=Patience(tick=0.005)) as fleet:
+        await until(lambda: len(fleet.pool.ready(HOG)) == 1)
+        [replica] = fleet.pool.ready(HOG)
+        asked = asyncio.create_task(fleet.blames(replica))
+        await asyncio.sleep(0)
+        assert fleet.pool.ready(HOG) == (), "nobody else is sent to a replica that was just lost"
+        if becomes is None:
+            cluster.delete("extractor-hog-1")
+        else:
+            cluster.put(becomes)
+        async with asyncio.timeout(5):
+            assert await asked is blamed
+        assert replica not in fleet.pool.ready(HOG)
+
+
+async def test_a_replica_that_lives_gets_work_again() -> None:
+    """A trainer whose worker process died is not set aside for it."""
+    cluster = FakeCluster("trainer", replicas=1)
+    async with running(cluster, reachable=somebody) as fleet, fleet.hold(TRAINER):
+        replica = await leased(fleet, TRAINER)
+        assert await fleet.blames(replica)
+        assert await leased(fleet, TRAINER) == replica
+
+
+async def test_a_replica_that_does_not_answer_is_set_aside() -> None:
+    """Work is not sent again and again to a node that is lost, of which the API does not know yet."""
+    cluster = FakeCluster("extractor-hog", replicas=2)
+    async with running(cluster) as fleet:
+        await until(lambda: len(fleet.pool.ready(HOG)) == 2)
+        lost, other = fleet.pool.ready(HOG)
+        assert await fleet.blames(lost)
+        assert fleet.pool.ready(HOG) == (other,)
+
+
+async def test_a_loss_while_the_api_is_away_is_not_blamed() -> None:
+    """Units are not cut in two because nobody could say what became of their pod."""
+    cluster = FakeCluster("extractor-hog", replicas=1)
+    async with running(cluster) as fleet, fleet.hold(HOG):
+        replica = await leased(fleet, HOG)
+        cluster.go_away()
+        await until(lambda: fleet._watch.away is not None)
+        assert not await fleet.blames(replica)
+
+
+async def test_all_units_of_one_replica_hear_the_same() -> None:
+    """Several units that were lost together cause one inquiry."""
+    cluster = FakeCluster("extractor-hog", replicas=1)
+    async with running(cluster, patience=Patience(tick=0.005)) as fleet, fleet.hold(HOG):
+        replica = await leased(fleet, HOG)
+        asked = asyncio.gather(*(fleet.blames(replica) for _ in range(3)))
+        await asyncio.sleep(0)
+        cluster.delete(cluster.of("extractor-hog")[0])
+        assert await asked == [False, False, False]
+
+
+# ------------------------------------------------------------------------------------------------------------ troubles
+
+
+async def test_an_extractor_that_is_not_installed_is_refused_with_the_command_that_installs_it() -> None:
+    """A run goes on without an extractor that the cluster does not have, and says how to get it."""
+    cluster = FakeCluster("trainer")
+    told: list[str] = []
+    async with running(cluster) as fleet, fleet.hold(HOG, tell=told.append):
+        with pytest.raises(RoleUnavailable, match=r"kubectl apply -k k8s/extractors/hog"):
+            await leased(fleet, HOG)
+    assert told[-1] == ""
+
+
+async def test_a_refused_extractor_is_tried_again_when_somebody_asks_anew() -> None:
+    """After the Deployment has been applied, the next run has it."""
+    cluster = FakeCluster()
+    async with running(cluster) as fleet:
+        async with fleet.hold(HOG):
+            with pytest.raises(RoleUnavailable):
+                await leased(fleet, HOG)
+        cluster.deploy("extractor-hog")
+        async with fleet.hold(HOG):
+            await leased(fleet, HOG)
+
+
+async def test_no_room_is_said_and_unsaid_and_work_goes_on_with_what_fits() -> None:
+    """A full cluster slows a run down, which says so until there is room."""
+    cluster = FakeCluster("extractor-hog")
+    cluster.comes_up = lambda manifest: unschedulable(manifest) if cluster.pods else ready(manifest)
+    told: list[str] = []
+    async with running(cluster) as fleet, fleet.hold(HOG, units=4, tell=told.append):
+        await leased(fleet, HOG)
+        await until(lambda: bool(told))
+        assert told[-1].startswith("no room in the cluster for extractor-hog (0/1 nodes are available: 1 Insufficient")
+        assert told[-1].endswith("Going on with 1 of 2 replicas.")
+        cluster.put(ready(pod("extractor-hog", cluster.of("extractor-hog")[1])))
+        await until(lambda: told[-1] == "")
+
+
+async def test_an_image_that_cannot_be_pulled_ends_the_wait_for_it() -> None:
+    """A run does not wait for minutes for an image that is not there."""
+    cluster = FakeCluster("extractor-hog")
+    message = "manifest unknown"
+    cluster.comes_up = lambda manifest: container(manifest, waiting={"reason": "ErrImagePull", "message": message})
+    async with running(cluster) as fleet, fleet.hold(HOG):
+        expected = r"^extractor-hog: the image offshelf:1 cannot be pulled \(manifest unknown\); check the name"
+        with pytest.raises(RoleUnavailable, match=expected):
+            await leased(fleet, HOG)
+
+
+async def test_a_store_that_keeps_pods_from_starting_is_the_reason_itself() -> None:
+    """Wrong credentials end a run with that reason, instead of leaving out all extractors one by one."""
+    cluster = FakeCluster("extractor-hog")
+    words = 'some log line\n{"ready": false, "error": "The store refuses: wrong secret key.", "kind": "StoreDenied"}\n'
+    ended = {"exitCode": 2, "reason": "Error", "message": words}
+    cluster.comes_up = lambda pod: container(pod, restarts=2, waiting={"reason": "CrashLoopBackOff"}, last=ended)
+    async with running(cluster) as fleet, fleet.hold(HOG):
+        with pytest.raises(StoreDenied, match=r"^extractor-hog cannot start: The store refuses: wrong secret key"):
+            await leased(fleet, HOG)
+
+
+async def test_a_missing_permission_is_said_with_its_fix() -> None:
+    """An orchestrator that may not scale says so, instead of waiting for pods that nobody starts."""
+    cluster = FakeCluster("extractor-hog")
+    cluster.forbidden = PermissionDenied("The Kubernetes API refuses: deployments/scale is forbidden.")
+    async with running(cluster) as fleet, fleet.hold(HOG):
+        with pytest.raises(RoleUnavailable, match=r"cannot be scaled: .*forbidden.*kubectl apply -k k8s/overlays"):
+            await leased(fleet, HOG)
+
+
+async def test_an_api_that_may_not_be_asked_is_said_with_its_fix() -> None:
+    """An orchestrator without its Role says so."""
+    cluster = FakeCluster("extractor-hog")
+    cluster.away = PermissionDenied('The Kubernetes API refuses: pods is forbidden: User "x" cannot list.')
+    async with running(cluster) as fleet, fleet.hold(HOG):
+        with pytest.raises(RoleUnavailable, match=r"pods is forbidden.*kubectl apply -k k8s/overlays"):
+            await leased(fleet, HOG)
+
+
+async def test_a_run_that_starts_while_the_api_is_away_waits_for_it() -> None:
+    """A short outage of the API costs time, and no extractor."""
+    cluster = FakeCluster("extractor-hog")
+    told: list[str] = []
+    async with running(cluster) as fleet:
+        cluster.go_away()
+        async with fleet.hold(HOG, tell=told.append):
+            await until(lambda: bool(told))
+            assert "The Kubernetes API cannot be reached" in told[-1]
+            cluster.come_back()
+            await leased(fleet, HOG)
+
+
+async def test_stats_that_is_scaled_to_zero_is_said() -> None:
+    """What the fleet does not scale, it asks its user to."""
+    cluster = FakeCluster("stats")
+    async with running(cluster) as fleet, fleet.hold(STATS):
+        with pytest.raises(RoleUnavailable, match="kubectl scale -n shelf deployment/stats --replicas=1"):
+            await leased(fleet, STATS)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "kind", "said"),
+    [
+        (unschedulable(pod("trainer")), Kind.ROOM, "no room in the cluster for trainer (0/1 nodes"),
+        (
+            container(pod("trainer"), waiting={"reason": "ErrImageNeverPull"}),
+            Kind.IMAGE,
+            "trainer: the image offshelf:1 is not on the node and may not be pulled",
+        ),
+        (container(pod("trainer"), waiting={"reason": "InvalidImageName"}), Kind.IMAGE, "not the name of an image"),
+        (
+            container(
+                pod("trainer"),
+                waiting={"reason": "CreateContainerConfigError", "message": 'secret "offshelf-store" not found'},
+            ),
+            Kind.CONFIGURATION,
+            'trainer: its configuration is not complete (secret "offshelf-store" not found); add what is missing.',
+        ),
+        (
+            container(pod("trainer"), restarts=1, waiting={"reason": "CrashLoopBackOff"}, last={"reason": "OOMKilled"}),
+            Kind.CRASH,
+            "trainer: ran out of memory (its limit is 1Gi); raise the memory limit of the Deployment.",
+        ),
+        (
+            container(pod("trainer"), terminated={"exitCode": 1, "message": "Traceback: secret stuff"}),
+            Kind.CRASH,
+            "its process ends (exit status 1) instead of becoming ready; kubectl logs -n shelf trainer-1 -c trainer",
+        ),
+    ],
+    ids=["room", "never pulled", "image name", "secret", "memory", "crash"],
+)
+def test_each_trouble_is_one_line_with_its_fix(manifest: dict[str, Any], kind: Kind, said: str) -> None:
+    """Whoever reads the status of a run knows what to do, without knowing Kubernetes by heart."""
+    trouble = trouble_of_pod(manifest, "trainer")
+    assert trouble is not None
+    assert trouble.kind is kind
+    assert said in trouble.line
+    assert "secret stuff" not in trouble.line
+    assert "\n" not in trouble.line
+
+
+def test_a_volume_that_may_be_missing_is_named() -> None:
+    """A secret that was forgotten is found in the message, although the API tells of it in events alone."""
+    manifest = container(pod("trainer"), waiting={"reason": "ContainerCreating"})
+    manifest["spec"]["volumes"] = [{"name": "tls", "secret": {"secretName": "offshelf-tls-trainer"}}]
+    trouble = trouble_of_pod(manifest, "trainer")
+    assert trouble is not None
+    assert "secret offshelf-tls-trainer" in trouble.line
+
+
+def test_a_pod_that_is_starting_is_no_trouble() -> None:
+    """A container that runs and is not ready yet is given its time, also after it was started again."""
+    assert trouble_of_pod(pod("trainer"), "trainer") is None
+    again = container(pod("trainer"), restarts=1, running={}, last={"exitCode": 137, "reason": "Error"})
+    assert trouble_of_pod(again, "trainer") is None
+
+
+@pytest.mark.parametrize(
+    ("message", "kind", "said"),
+    [
+        ('pods "a" is forbidden: exceeded quota: small', Kind.ROOM, "quota allows no more pods"),
+        ('pods "a" is forbidden: violates PodSecurity', Kind.REFUSED, "the cluster refuses its pods"),
+    ],
+)
+def test_a_deployment_that_cannot_make_pods_says_why(message: str, kind: Kind, said: str) -> None:
+    """A quota and a policy are found although there is no pod to ask."""
+    condition = {"type": "ReplicaFailure", "status": "True", "message": message}
+    trouble = trouble_of_deployment({"metadata": {"name": "trainer"}, "status": {"conditions": [condition]}})
+    assert trouble is not None
+    assert trouble.kind is kind
+    assert said in trouble.line
+
+
+@pytest.mark.parametrize(("ip", "address"), [("10.0.0.7", "10.0.0.7:7000"), ("fd00::7", "[fd00::7]:7000")])
+def test_both_kinds_of_address_can_be_dialled(ip: str, address: str) -> None:
+    """Clusters with IPv6 work."""
+    seen = read_pod(ready(pod("trainer"), ip=ip))
+    assert seen is not None
+    assert seen.replica.address == address
+
+
+# ------------------------------------------------------------------------------------------------------------- outlook
+
+IMAGE = Trouble(Kind.IMAGE, "no image")
+ROOM = Trouble(Kind.ROOM, "no room")
+
+
+def look(outlook: Outlook, now: float, trouble: Trouble | None = None, **others: Any) -> Outlook:
+    """Look at a role that has no replica."""
+    outlook.look(now, **{"ready": 0, "wanted": 1, "trouble": trouble, "blocked": False, "role": "trainer", **others})
+    return outlook
+
+
+def test_a_short_trouble_is_not_told() -> None:
+    """A pod that is pending for a moment worries nobody."""
+    outlook = look(Outlook(Patience()), 0, ROOM)
+    assert outlook.line == ""
+    assert look(outlook, 6, ROOM).line == "no room"
+    assert look(outlook, 7, None, ready=1).line == ""
+
+
+def test_a_crash_loop_is_one_trouble() -> None:
+    """A container that runs for a moment between two crashes does not start the count anew."""
+    outlook = look(Outlook(Patience()), 0, IMAGE)
+    look(outlook, 20, IMAGE)
+    look(outlook, 25, None)
+    assert look(outlook, 31, IMAGE).refusal is not None
+
+
+def test_the_reason_is_kept_while_nothing_is_tried() -> None:
+    """Between two tries to pull an image the message still says why the last one failed."""
+    outlook = look(Outlook(Patience()), 0, IMAGE)
+    backing_off = container(pod("trainer"), waiting={"reason": "ImagePullBackOff", "message": "Back-off"})
+    assert look(outlook, 6, trouble_of_pod(backing_off, "trainer")).line == "no image"
+
+
+def test_a_role_that_never_becomes_ready_is_given_up() -> None:
+    """A run does not wait for ever for a pod that does not come up and does not say why."""
+    outlook = look(Outlook(Patience()), 0)
+    assert look(outlook, 179).refusal is None
+    refusal = look(outlook, 181).refusal
+    assert refusal is not None
+    assert refusal.message == "trainer was not ready after 181 s; kubectl logs deployment/trainer says why."
+
+
+def test_waiting_for_room_that_our_own_work_has_is_not_counted() -> None:
+    """In a small cluster an extractor waits for its turn, instead of being left out after three minutes."""
+    outlook = look(Outlook(Patience()), 0, ROOM, blocked=True)
+    for now in range(0, 1700, 100):
+        assert look(outlook, now, ROOM, blocked=True).refusal is None
+    assert look(outlook, 1801, ROOM, blocked=True).refusal is not None
+
+
+def test_a_role_with_a_replica_is_never_given_up() -> None:
+    """As long as one replica is ready, the run goes on."""
+    outlook = look(Outlook(Patience()), 0, IMAGE, ready=1, wanted=2)
+    assert look(outlook, 1000, IMAGE, ready=1, wanted=2).refusal is None
+    assert look(outlook, 1001, IMAGE, ready=1, wanted=2).line == "no image Going on with 1 of 2 replicas."
