@@ -155,6 +155,12 @@ deploy: ## Deploy to the cluster of KUBECONFIG and wait until it runs: make depl
 undeploy: ## Remove it from the cluster; asks before data and secrets go (YES=1): make undeploy OVERLAY=local
 	@k8s/scripts/undeploy.sh "$(OVERLAY)"
 
+# LOAD is the command that puts an archive of images into the nodes: "kind load image-archive", "minikube image load".
+.PHONY: e2e
+e2e: images image-archives ## Run the main job on the cluster of KUBECONFIG: make e2e LOAD="kind load image-archive"
+	$(if $(LOAD),$(LOAD) build/images.tar)
+	$(BIN)/python -m pytest -m "cluster and not nightly" $(PYTEST_ARGS) tests/cluster
+
 # -------------------------------------------------------------------------------------------------------- writing
 
 .PHONY: format

@@ -33,13 +33,16 @@ class Image:
     inputs: str
     """Digest of what it was made from: the label that our builds set."""
     layers: Mapping[str, int]
-    """Uncompressed bytes of each layer by its digest, or of all together under ""."""
+    """Uncompressed bytes of each layer by its digest; 0 where the engine does not say."""
+    size: int = 0
+    """Uncompressed bytes of all layers, where the engine says no more."""
 
     def bytes_over(self, base: Image) -> int:
         """Bytes of what it adds to a base."""
-        if "" in self.layers:
-            return self.layers[""] - base.layers[""]
-        return sum(size for digest, size in self.layers.items() if digest not in base.layers)
+        if not self.size:
+            return sum(size for digest, size in self.layers.items() if digest not in base.layers)
+        # What was made from scratch adds all that it has.
+        return self.size - (base.size if set(base.layers) <= set(self.layers) else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +146,8 @@ class Engine:
             (found,) = json.loads(self._run([self.name, "image", "inspect", name]))
         except EngineError:
             return None
-        return Image(found["Id"], _label(found["Config"]), {"": found["Size"]})
+        layers = dict.fromkeys(found["RootFS"]["Layers"], 0)
+        return Image(found["Id"], _label(found["Config"]), layers, found["Size"])
 
     def save(self, names: Sequence[str], target: Path) -> None:
         """Write images into one archive, as `docker load` and container runtimes read it."""

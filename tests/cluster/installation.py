@@ -181,7 +181,8 @@ def apply_certificates(certs: Path) -> None:
 
 
 def deploy(folder: Path, weights: Path | None) -> Deployed:
-    """Deploy overlays/local with everything it refers to."""
+    """Deploy overlays/local with everything it refers to; what an earlier run has left goes first."""
+    undeploy()
     keys = start_s3(weights)
     token = make_secrets(folder, keys)
     make("deploy", "OVERLAY=local")
@@ -192,7 +193,8 @@ def undeploy() -> None:
     """Remove all of it but the namespaces: one that is deleted keeps its name busy until the last of it has gone."""
     make("undeploy", "OVERLAY=local")
     for namespace in (NAMESPACE, STORE_NAMESPACE):
-        kubectl("delete", "deployments,services,persistentvolumeclaims,leases", "--all", "--namespace", namespace)
+        kinds = "deployments,services,persistentvolumeclaims,leases"
+        kubectl("delete", kinds, "--all", "--ignore-not-found", "--namespace", namespace)
         secrets = kubectl("get", "secrets", "--namespace", namespace, "--output", "name").split()
         ours = [name for name in secrets if not name.startswith("secret/default-token-")]
         if ours:

@@ -181,16 +181,26 @@ def test_docker_and_podman_are_told_everything(name: str) -> None:
     )
 
 
+def docker_answer(size: int, labels: dict[str, str] | None, *layers: str) -> str:
+    """What `docker image inspect` prints of an image."""
+    return json.dumps([{"Id": "id", "Size": size, "Config": {"Labels": labels}, "RootFS": {"Layers": layers}}])
+
+
 def test_docker_and_podman_measure_by_the_whole() -> None:
-    """The size of an image is what it has more than its base."""
-    found = {"Id": "sha256:1", "Size": 250, "Config": {"Labels": {"dev.offshelf.inputs": "digest"}}}
-    base = {"Id": "sha256:0", "Size": 200, "Config": {"Labels": None}}
-    shell = Shell({"docker image inspect ours": json.dumps([found]), "docker image inspect python": json.dumps([base])})
+    """The size of an image is what it has more than its base, or all of it if it stands on no base."""
+    shell = Shell(
+        {
+            "docker image inspect ours": docker_answer(250, {"dev.offshelf.inputs": "digest"}, "base", "code"),
+            "docker image inspect scratch": docker_answer(80, None, "binary"),
+            "docker image inspect python": docker_answer(200, None, "base"),
+        }
+    )
     engine = Engine("docker", shell)
-    image, below = engine.inspect("ours"), engine.inspect("python")
-    assert image is not None
-    assert below is not None
-    assert (image.inputs, image.bytes_over(below)) == ("digest", 50)
+    ours, scratch, base = (engine.inspect(name) for name in ("ours", "scratch", "python"))
+    assert ours is not None
+    assert scratch is not None
+    assert base is not None
+    assert (ours.inputs, ours.bytes_over(base), scratch.bytes_over(base)) == ("digest", 50, 80)
     assert engine.inspect("another") is None
 
 

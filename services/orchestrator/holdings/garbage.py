@@ -77,6 +77,8 @@ def collect_garbage(store: ObjectStore, *, days: int, dry_run: bool, in_use: fro
     needs = Needs(references, in_use=in_use, before=before)
     erasure = _cut_off_deletions(store, references, needs)
     spared = _touched(erasure) if erasure else frozenset()
+    if needs.unfinished:
+        _log.info("unfinished runs keep what they may need", extra={"runs": needs.unfinished})
     steps = [[each for each in step if each.info.key not in spared] for step in _garbage(store, references, needs)]
 
     def delete(leaving: Leaving) -> Leaving | None:

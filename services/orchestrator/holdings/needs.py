@@ -37,6 +37,11 @@ class Needs:
         self._in_use = in_use
         self._before = before
 
+    @property
+    def unfinished(self) -> list[str]:
+        """Ids of the runs that have not ended, or of which that cannot be read."""
+        return [trace.run_id for trace in self._unfinished]
+
     @cached_property
     def busy(self) -> frozenset[str]:
         """Datasets that unfinished runs use."""
@@ -77,7 +82,7 @@ class Needs:
             return True
         match kind:
             case "models":
-                return artefact.has_manifest
+                return artefact.has_manifest or artefact.digest in self._models
             case "scores":
                 return self._scores(artefact)
             case "reports":
@@ -153,6 +158,10 @@ class Needs:
         models = {model.origin.fingerprint for model in self._references.models.values()}
         here = {registry.fingerprint(spec) for spec in registry.EXTRACTORS.values()}
         return frozenset(here | tables | models | self._busy_fingerprints)
+
+    @cached_property
+    def _models(self) -> frozenset[str]:
+        return frozenset(trace.model for trace in self._references.runs.values())
 
     @cached_property
     def _reports(self) -> frozenset[str]:
