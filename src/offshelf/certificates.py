@@ -113,16 +113,24 @@ def issue(
     Raises
     ------
     InvalidInput
-        A host is no name or address, or is the name of a service; a file of the authority cannot be used.
+        A host is no name or address, or is the name of a service; a file of the authority is missing or cannot be
+        used.
     Conflict
         The authority has expired; or it was exchanged a moment ago, and so cannot be again.
     """
     now = (now or dt.datetime.now(dt.UTC)).replace(microsecond=0)
     _check_hosts(hosts)
     first = not (folder / "ca" / "ca.key").exists()
+    if first and not new_authority and (folder / "ca" / "ca.crt").exists():
+        raise InvalidInput(
+            f"{folder / 'ca'} has the certificate of an authority and not its key: put ca.key there for as long as "
+            "this takes, or make another authority, which those who know this one will not believe: --new-authority."
+        )
     if first or new_authority:
         services = SERVICES
         before = None if first else _aged(_read_authority(folder / "ca"), now)
+        if before and before.certificate.not_valid_after_utc <= now:
+            before = None  # nobody believes anything by it any more
         if before and before.previous:
             raise Conflict(
                 "The authority was exchanged a moment ago, and some services may not know the present one yet. "
@@ -283,9 +291,11 @@ def _read_authority(folder: Path) -> _Authority:
 
 def _write_authority(folder: Path, authority: _Authority) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if authority.previous and authority.cross:
-        _write(folder / "previous.crt", _pem(authority.previous))
-        _write(folder / "cross.crt", _pem(authority.cross))
+    for name, certificate in (("previous.crt", authority.previous), ("cross.crt", authority.cross)):
+        if certificate:
+            _write(folder / name, _pem(certificate))
+        else:
+            (folder / name).unlink(missing_ok=True)
     _write(folder / "ca.crt", _pem(authority.certificate))
     _write(folder / "ca.key", _key_pem(authority.key), private=True)
 

@@ -109,7 +109,7 @@ class Settings:
     """Folder or address that pretrained weights are taken from. Empty: where their authors publish them."""
 
     fetch: str = "auto"
-    """Whether missing weights are downloaded: "auto" (yes) or "never"."""
+    """Whether a message about missing weights names where they are published ("auto") or not ("never")."""
 
     cores: int = field(default_factory=available_cores)
     """Cores to use. Unset: those that the CPU affinity and the cgroup of the process allow."""

@@ -99,6 +99,33 @@ async def test_users_may_call_what_their_role_allows(
     assert [caller.name for caller in stand_in.callers] == [f"a-{role.name.lower()}" for role in USERS[len(low) :]]
 
 
+async def test_what_a_stranger_sends_is_not_read(door: Settings, tokens: dict[Role, str]) -> None:
+    """A request without a right token is refused before it is parsed, so that nobody can fill the memory with them."""
+    parsed = []
+
+    class Noting(StandIn):
+        def _handler(self, method: MethodDescriptor) -> Any:
+            handler = super()._handler(method)
+            parse = handler.request_deserializer
+
+            def note(data: bytes) -> Any:
+                parsed.append(method.name)
+                return parse(data)
+
+            return handler._replace(request_deserializer=note)
+
+    method = service("OrchestratorService").methods_by_name["ListRuns"]
+    async with served(Noting(*DOORS), door) as server:
+        for token in (None, WRONG):
+            async with open_channel(server.address, token=token) as channel:
+                with pytest.raises(errors.Unauthenticated):
+                    await call(channel, method)
+        assert parsed == []
+        async with open_channel(server.address, token=tokens[Role.VIEWER]) as channel:
+            await call(channel, method)
+    assert parsed == ["ListRuns"]
+
+
 @pytest.mark.parametrize("method", OF_INTERNAL, ids=path_of)
 async def test_no_user_may_call_what_is_for_services(
     tmp_path: Path, door: Settings, tokens: dict[Role, str], token_file: Path, method: MethodDescriptor

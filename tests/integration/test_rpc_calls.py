@@ -15,10 +15,12 @@ from grpc_reflection.v1alpha import (
     reflection_pb2,
     reflection_pb2_grpc,
 )
+from prometheus_client import CollectorRegistry
 
 from offshelf import errors
 from offshelf.logs import request_id
 from offshelf.rpc.channel import open_channel, open_sync_channel
+from offshelf.rpc.metrics import MetricsServer
 from offshelf.v1 import extractor_pb2 as pb
 from offshelf.v1 import extractor_pb2_grpc as pb_grpc
 
@@ -231,3 +233,14 @@ async def test_health_needs_no_token_and_tells_ready_from_live(serving: Serving,
         with pytest.raises(grpc.aio.AioRpcError) as nothing_else:
             await pb_grpc.ExtractorServiceStub(channel).Describe(pb.DescribeRequest())
         assert nothing_else.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_who_asks_for_no_metrics_is_sent_away() -> None:
+    """A connection to the port of the metrics that is left open does not keep a thread."""
+    metrics = MetricsServer(CollectorRegistry(), "127.0.0.1", 0, idle_seconds=0.05)
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", metrics.port)
+        assert await asyncio.wait_for(reader.read(), 20) == b""
+        writer.close()
+    finally:
+        await metrics.stop()

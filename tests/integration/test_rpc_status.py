@@ -51,7 +51,7 @@ def test_a_status_nobody_knows_is_an_internal_error() -> None:
     assert type(error_from(grpc.StatusCode.UNKNOWN, "?")) is errors.Internal
 
 
-@pytest.mark.parametrize("text", ["x" * 10_000, "图" * 10_000, "%" * 10_000])
+@pytest.mark.parametrize("text", ["x" * 10_000, "图" * 10_000, "%" * 10_000, "é " * 10_000_000])
 def test_a_long_message_is_cut_to_what_an_answer_can_carry(text: str) -> None:
     """A message too long for an answer arrives shortened instead of failing the answer."""
     sent = wire_detail(text)

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
 import json
+import logging
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from offshelf.audit import AuditTrail, Deed
 from offshelf.errors import StoreUnavailable
+from offshelf.rpc.audit import Auditor
+from offshelf.store.patience import Patience
+from offshelf.store.patient import PatientStore
 from tests.unit.fakes import MemoryStore
+
+if TYPE_CHECKING:
+    import pytest
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -93,3 +100,42 @@ def test_a_caller_cannot_forge_a_line_or_flood_it() -> None:
     (line,) = lines(store)
     assert line["who"] == "eve root"
     assert len(line["target"]) == 200
+
+
+def test_strangers_cannot_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """A thousand refused calls of somebody unknown are counted, and are one line in the log; a user's are all there."""
+    caplog.set_level(logging.INFO)
+    store = MemoryStore()
+    trail = AuditTrail(store)
+    for who in ("", "ada"):
+        for _ in range(100):
+            trail.record(Deed(who, "DeleteDataset", "", "UNAUTHENTICATED"))
+    trail.flush()
+    assert [(line["who"], line["count"]) for line in lines(store)] == [("", 100), ("ada", 100)]
+    assert [getattr(record, "who", None) for record in caplog.records] == ["", *["ada"] * 100]
+
+
+def test_a_defect_of_the_store_leaves_no_gap() -> None:
+    """Also when the store fails in a way that nobody thought of, what was done is written the next time."""
+
+    class BrokenStore(AwayStore):
+        def put(self, key: str, data: bytes) -> None:
+            if self.away:
+                raise RuntimeError("a defect")
+            super().put(key, data)
+
+    store = BrokenStore()
+    trail = AuditTrail(store)
+    trail.record(Deed("ada", "CreateRun", "run", "OK"))
+    trail.flush()
+    store.away = False
+    trail.flush()
+    assert [line["who"] for line in lines(store)] == ["ada"]
+
+
+async def test_a_store_that_is_away_does_not_keep_a_server_from_ending() -> None:
+    """A server that ends while its store is away gives up soon, and what it could not write is in its log."""
+    trail = AuditTrail(PatientStore(AwayStore(), Patience(3600.0)))
+    auditor = Auditor(trail, close_seconds=0.01)
+    trail.record(Deed("ada", "CreateRun", "run", "OK"))
+    await auditor.close()

@@ -117,6 +117,30 @@ def test_no_certificate_outlives_its_authority(tmp_path: Path) -> None:
         certificates.issue(tmp_path, now=end)
 
 
+def test_an_authority_that_has_expired_is_replaced(tmp_path: Path) -> None:
+    """The advice to make another authority works, also years later and after an exchange that was not completed."""
+    now = dt.datetime.now(dt.UTC)
+    long_ago = now - dt.timedelta(days=4000)
+    certificates.issue(tmp_path, now=long_ago - dt.timedelta(days=1))
+    certificates.issue(tmp_path, new_authority=True, now=long_ago)
+    issued = certificates.issue(tmp_path, new_authority=True, now=now)
+    assert issued.new_authority
+    assert not issued.previous_trusted
+    assert sorted(path.name for path in (tmp_path / "ca").iterdir()) == ["ca.crt", "ca.key"]
+    assert believes(tmp_path / "stats", tmp_path / "trainer")
+
+
+def test_an_authority_whose_key_is_kept_elsewhere_is_not_replaced(tmp_path: Path) -> None:
+    """Who keeps the key away from the folder is asked for it, instead of getting an authority that nobody believes."""
+    certificates.issue(tmp_path, now=NOW)
+    authority = (tmp_path / "ca" / "ca.crt").read_bytes()
+    (tmp_path / "ca" / "ca.key").unlink()
+    with pytest.raises(errors.InvalidInput, match=r"put ca\.key there"):
+        certificates.issue(tmp_path, now=NOW)
+    assert (tmp_path / "ca" / "ca.crt").read_bytes() == authority
+    assert certificates.issue(tmp_path, new_authority=True, now=NOW).new_authority
+
+
 @pytest.mark.parametrize("host", ["orchestrator", "Stats", "a b", "", "https://x", "x:50051", "-x", "x..y"])
 def test_a_host_that_cannot_be_one_is_refused(tmp_path: Path, host: str) -> None:
     """A door never gets the name of another service, and a typing error is found before anything is made."""

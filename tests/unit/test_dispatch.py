@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -374,3 +375,63 @@ async def test_a_trainer_that_ends_early_is_noticed() -> None:
     async with fleet.hold(Role("trainer")):
         with pytest.raises(DataLoss, match="ended its answer early"):
             await dispatcher(Forgetful(deadly=set()), fleet).score(unit, on_result, on_lost)
+
+
+async def test_a_unit_that_was_unlucky_twice_is_not_taken_for_an_outage() -> None:
+    """Pods may die all day long: what could not be reached an hour ago, and once more now, ends no run."""
+    now = [0.0]
+    outage = patience.Outage(quiet_seconds=120.0, clock=lambda: now[0])
+    told: list[str] = []
+    unlucky = patience.Patience(told.append)
+    unlucky.next_pause(Unreached("gone"), "gone", outage)
+    now[0] = 3600.0  # in line behind others
+    unlucky.next_pause(Unreached("gone"), "gone", outage)
+    for now[0] in range(3610, 3900, 10):
+        unlucky.next_pause(Unreached("gone"), "gone", outage)
+    with pytest.raises(Unreached):
+        now[0] = 3900.0
+        unlucky.next_pause(Unreached("gone"), "gone", outage)
+    unlucky.over()
+    patience.Patience().next_pause(Unreached("gone"), "gone", outage)  # the next one begins anew
+
+
+async def test_an_outage_is_over_for_all_when_one_unit_gets_on() -> None:
+    """What a run waits for is not shown any more once it is there, though a unit that met it still waits its turn."""
+    role, fleet = Role("extractor", "hog"), SteadyFleet()
+    fleet.pool = ReplicaPool(lambda _: 1)
+    notices = {"a": "", "b": ""}
+    failed: list[str] = []
+
+    class Flaky(FrailPeers):
+        """The first unit finds the store away; the second one, which then goes first, does not."""
+
+        async def extract(
+            self, replica: Replica, unit: ExtractionUnit, on_progress: Callable[[int], None]
+        ) -> ExtractionOutcome:
+            if not failed:
+                failed.extend(unit.images)
+                raise StoreUnavailable("no answer")
+            if unit.images == ("b",):
+                assert "no answer" in notices["a"]
+                on_progress(1)
+                assert notices["a"] == ""
+            return await super().extract(replica, unit, on_progress)
+
+    async with fleet.hold(role):
+        work = dispatcher(Flaky(deadly=set()), fleet)
+        outcomes = await asyncio.gather(
+            *(work.extract(extraction(name), lambda _: None, partial(notices.__setitem__, name)) for name in notices)
+        )
+    assert failed == ["a"]
+    assert [outcome.key for (outcome,) in outcomes] == ["a", "b"]
+
+
+async def test_a_store_that_is_there_for_all_others_is_given_up_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit whose images lie where only they cannot be read ends, also while everything else goes on."""
+    monkeypatch.setattr(patience, "MOST_ABSENCES", 3)
+    alone = patience.Patience()
+    for _ in range(3):
+        await alone.wait_for_store(StoreUnavailable("no answer"))
+        alone.over()
+    with pytest.raises(StoreUnavailable):
+        await alone.wait_for_store(StoreUnavailable("no answer"))

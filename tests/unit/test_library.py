@@ -13,7 +13,7 @@ from offshelf.datasets.cards import DatasetCard, read_card, write_card
 from offshelf.digests import digest_of_bytes
 from offshelf.errors import Conflict, InvalidDataset, NotFound, QuotaExceeded, ResourceExhausted, Unavailable
 from offshelf.services.orchestrator.holdings.desk import Desk
-from offshelf.services.orchestrator.holdings.draft import Draft
+from offshelf.services.orchestrator.holdings.draft import MOST_CLASS_BYTES, MOST_TEXT_BYTES, Draft
 from offshelf.services.orchestrator.holdings.incoming import Piece
 from offshelf.services.orchestrator.holdings.references import Removal
 from offshelf.store import keys
@@ -293,3 +293,27 @@ def test_a_description_has_its_limits() -> None:
     begun.add(items(b"1", b"2"))
     with pytest.raises(InvalidDataset, match="at most 2 images"):
         begun.add([Item("cat/x.jpg", "cat", "", "a" * 64)])
+    wordy = Draft()
+    wordy.begin("pets")
+    with pytest.raises(InvalidDataset, match="shorter names, or divide it"):
+        wordy.add([Item("é" * (MOST_TEXT_BYTES // 2), "cat", "", "a" * 64)])
+    named = Draft()
+    named.begin("pets")
+    named.add([Item(f"{n}.jpg", f"{n}" * (MOST_CLASS_BYTES // 2), "", "a" * 64) for n in (1, 2, 3)])
+    with pytest.raises(InvalidDataset, match=r"3 classes .* shorter names"):
+        named.finish(stop=threading.Event())
+
+
+async def test_datasets_of_many_classes_can_be_listed(desk: Desk, store: ReadingStore) -> None:
+    """Datasets whose cards together are too long for an answer come on several pages, at least one a page."""
+    dataset = Dataset.of(items(b"1", b"2"))
+    for number in range(3):
+        card = replace(card_of(dataset), digest=digest_of_bytes(b"%d" % number), classes=("a" * 3_000_000, "b"))
+        store.put(keys.dataset_card(card.digest), card.to_json())
+    found: list[str] = []
+    token = ""
+    while token or not found:
+        page, token = await desk.library.list(limit=50, token=token)
+        found += [card.digest for card in page]
+        assert len(page) == 1
+    assert len(set(found)) == len(found) == 3

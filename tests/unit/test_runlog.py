@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from offshelf.errors import DataLoss
+from offshelf.errors import DataLoss, StoreDenied, StoreFull
 from offshelf.services.orchestrator.runs import runlog
 from offshelf.services.orchestrator.runs.runlog import RunLog
 from offshelf.store import keys
@@ -223,3 +223,26 @@ def test_a_request_leads_to_its_run() -> None:
     store.put(keys.request("digest"), b"{")
     with pytest.raises(DataLoss, match="send a new one"):
         RunLog(store, 2).requested("digest")
+
+
+@pytest.mark.parametrize("refusal", [StoreFull("It is full."), StoreDenied("It may only be read.")])
+def test_a_store_that_takes_nothing_keeps_no_orchestrator_from_starting(refusal: Exception) -> None:
+    """Garbage of a full store can be collected, and results fetched, although the orchestrator was restarted."""
+
+    class Refusing(MemoryStore):
+        refuses = False
+
+        def put(self, key: str, data: bytes) -> None:
+            if self.refuses:
+                raise refusal
+            super().put(key, data)
+
+    store = Refusing()
+    RunLog(store, epoch=1).create("R1", {})
+    store.refuses = True
+    log = RunLog(store, epoch=1)
+    assert log.begin().ids == ("R1",)
+    history = log.replay("R1")
+    store.refuses = False
+    log.append(history, runlog.TAKEN_OVER)
+    assert log.replay("R1").last.position.epoch == 2

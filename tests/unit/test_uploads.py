@@ -18,7 +18,7 @@ from offshelf.errors import (
 from offshelf.services.orchestrator.holdings.admission import Admission
 from offshelf.services.orchestrator.holdings.card_index import CardIndex
 from offshelf.services.orchestrator.holdings.hearing import Hearing
-from offshelf.services.orchestrator.holdings.incoming import MEMORY_BYTES, PIECE_BYTES, Piece
+from offshelf.services.orchestrator.holdings.incoming import MEMORY_BYTES, MOST_PIECES, PIECE_BYTES, Piece
 from offshelf.services.orchestrator.holdings.quotas import Quotas
 from offshelf.services.orchestrator.holdings.shelf import ImageShelf
 from offshelf.services.orchestrator.holdings.uploads import Uploads
@@ -146,6 +146,14 @@ async def test_wrong_bytes_are_refused_and_the_rest_is_stored(length: int) -> No
     assert reception.store.objects.keys() == {keys.image(digest_of_bytes(it)) for it in (b"good", b"last")}
 
 
+async def test_a_client_that_sends_nothing_right_is_turned_away() -> None:
+    """A program that hashes wrongly is ended after thousands of images, instead of being listened to for hours."""
+    reception = Reception()
+    wrong = [Piece(digest_of_bytes(b"%d" % number), 1, 0, b"x") for number in range(10_050)]
+    with pytest.raises(InvalidInput, match="check how they are read"):
+        await reception.send(*(wrong[start : start + 50] for start in range(0, len(wrong), 50)))
+
+
 async def test_an_image_that_is_given_up_is_refused() -> None:
     """A client that leaves an image in the middle hears that it was not stored; half an image is never there."""
     reception = Reception()
@@ -170,8 +178,9 @@ async def test_an_image_that_is_given_up_is_refused() -> None:
         [Piece("a" * 64, 4, 0, b"x", "b" * 64), Piece("a" * 64, 4, 2, b"x", "b" * 64)],
         [Piece("a" * 64, 4, 0, b"x", "b" * 64), Piece("a" * 64, 5, 1, b"x", "b" * 64)],
         [Piece("a" * 64, 2 * PIECE_BYTES, 0, bytes(PIECE_BYTES + 1), "b" * 64)],
+        pieces(bytes(MOST_PIECES + 2), 1),
     ],
-    ids=["name", "offset", "huge", "long", "no digest", "nothing", "digest", "gap", "size", "message"],
+    ids=["name", "offset", "huge", "long", "no digest", "nothing", "digest", "gap", "size", "message", "crumbs"],
 )
 async def test_parts_that_make_no_image_end_the_call(wrong: list[Piece]) -> None:
     """Parts out of order, too large or badly named are an InvalidInput; what was complete before stays."""

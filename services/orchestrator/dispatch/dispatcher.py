@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from offshelf.errors import DataLoss, StoreUnavailable, Unavailable
 from offshelf.services.orchestrator.dispatch.failures import ResultRefused, UnitLost, Unreached
-from offshelf.services.orchestrator.dispatch.trial import Trial
+from offshelf.services.orchestrator.dispatch.trial import Outages, Trial
 from offshelf.services.orchestrator.dispatch.units import ExtractionOutcome
 from offshelf.services.orchestrator.figures import Figures, NoFigures
 from offshelf.services.orchestrator.fleet.replicas import Replica, Role, RoleUnavailable, keep_quiet
@@ -88,6 +89,7 @@ class Dispatcher:
         self._store = store
         self._cores = cores
         self._figures = figures or NoFigures()
+        self._outages: defaultdict[Role, Outages] = defaultdict(Outages)
 
     async def extract(
         self,
@@ -111,10 +113,12 @@ class Dispatcher:
             Whether the unit may have cost a replica already.
         """
         counted = 0
+        role = Role("extractor", unit.extractor)
 
         def on_progress(done: int) -> None:
             nonlocal counted
             if done > counted:
+                self._outages[role].are_over()
                 on_images(done - counted)
                 counted = done
 
@@ -123,7 +127,6 @@ class Dispatcher:
             on_progress(len(unit.images))
             return outcome
 
-        role = Role("extractor", unit.extractor)
         try:
             return [await self._attempt(role, self._cores, send, str(unit), tell, suspect=suspect)]
         except UnitLost:
@@ -164,6 +167,7 @@ class Dispatcher:
                 return
             async with aclosing(self._peers.cross_validate(replica, rest)) as results:
                 async for result in results:
+                    self._outages[TRAINER].are_over()
                     done.add(result.classifier)
                     try:
                         await on_result(result)
@@ -225,7 +229,8 @@ class Dispatcher:
         StoreFull, StoreDenied, StoreUnavailable
             When the store is what is wrong; the last only after some minutes.
         """
-        trial = Trial(role, what, fleet=self._fleet, store=self._store, tell=tell, suspect=suspect)
+        outages = self._outages[role]
+        trial = Trial(role, what, fleet=self._fleet, store=self._store, outages=outages, tell=tell, suspect=suspect)
         try:
             while True:
                 replica: Replica | None = None
@@ -254,6 +259,7 @@ class Dispatcher:
         try:
             result = await send(replica)
             outcome = "done"
+            self._outages[replica.role].are_over()
         except StoreUnavailable:
             outcome = "store"
             raise

@@ -49,8 +49,9 @@ GONE_SECONDS = 15.0
 """The same for a replica that is no longer in the pool. One that only drains goes on with its signs of life and may
 finish; one whose node has vanished leaves a connection that nobody ever closes."""
 
-STATS_SECONDS = 300.0
-"""Deadline of the unary calls to stats."""
+STATS_SECONDS = 1800.0
+"""Deadline of the unary calls to stats. They read a thousand objects, one after the other, which a slow store stretches
+to minutes; and stats waits for one that is away, and says so, long before this."""
 
 _CONNECT_SECONDS = 5.0
 _LOOK_SECONDS = 2.0

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from offshelf.errors import StoreUnavailable
 from offshelf.services.orchestrator.dispatch.failures import UnitLost, Unreached
-from offshelf.services.orchestrator.dispatch.patience import Patience, back_off
+from offshelf.services.orchestrator.dispatch.patience import Outage, Patience, back_off
 from offshelf.services.orchestrator.fleet.replicas import RoleUnavailable
 from offshelf.store import keys
 
@@ -38,6 +39,24 @@ MOST_LOSSES = 100
 _BACK_OFF_SECONDS = 0.2
 _LONGEST_BACK_OFF_SECONDS = 5.0
 
+_REACHED_SECONDS = 120.0
+"""A role that nobody failed to reach for so long was within reach: an attempt to connect takes seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outages:
+    """What the units of one role cannot get at, of all runs together."""
+
+    store: Outage = field(default_factory=Outage)
+    """The store, as the role's replicas see it."""
+    replicas: Outage = field(default_factory=lambda: Outage(quiet_seconds=_REACHED_SECONDS))
+    """The replicas themselves."""
+
+    def are_over(self) -> None:
+        """Take note that a unit gets on."""
+        self.store.is_over()
+        self.replicas.is_over()
+
 
 class Trial:
     """What one unit has gone through. Its methods return when the unit may be sent again, or raise why not.
@@ -48,6 +67,8 @@ class Trial:
         What the unit is sent to.
     what
         Names the unit in messages.
+    outages
+        What is away for the role.
     tell
         Called with a line that says what is in the way, and with "" when it no longer is.
     suspect
@@ -61,6 +82,7 @@ class Trial:
         *,
         fleet: Fleet,
         store: ObjectStore,
+        outages: Outages,
         tell: Callable[[str], None],
         suspect: bool,
     ) -> None:
@@ -69,13 +91,14 @@ class Trial:
         self._what = what
         self._fleet = fleet
         self._store = store
+        self._outages = outages
         self._patience = Patience(tell)
         self._losses = 0
         self._blamed = 0
 
     async def store_away(self, error: StoreUnavailable, *, at_start: bool) -> None:
         """Wait for the store; `at_start`: no replica could start without it. Raises `error` after some minutes."""
-        await self._patience.wait_for_store(error)
+        await self._patience.wait_for_store(error, self._outages.store)
         if at_start:
             async with self._fleet.hold(self._role):
                 pass  # who asks anew has replicas started again
@@ -84,7 +107,7 @@ class Trial:
         """Look for another replica; this one gets nothing for a while. Raises `RoleUnavailable` after some minutes."""
         line = f"{self._role} cannot be reached: {error.message}"
         try:
-            seconds = self._patience.next_pause(error, line)
+            seconds = self._patience.next_pause(error, line, self._outages.replicas)
         except Unreached:
             raise RoleUnavailable(line) from error
         self._fleet.pool.shun(replica, seconds)
@@ -103,9 +126,10 @@ class Trial:
         try:
             await asyncio.to_thread(self._store.stat, keys.FORMAT)
         except StoreUnavailable as away:
-            await self._patience.wait_for_store(away)  # what needs the store may end without it
+            # What needs the store may end without it.
+            await self._patience.wait_for_store(away, self._outages.store)
             return
-        self._patience.over()
+        self._outages.are_over()  # the store answers, and the replica had the unit
         self._losses += 1
         if await self._fleet.blames(replica):
             self._blamed += self.suspect

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 MOST_ITEMS = 250_000
 """More than twice the 100,000 images that we are built for."""
 
-MOST_CHARACTERS = 64 * 1024 * 1024
-"""Of all paths, labels and groups together: all are held in memory."""
+MOST_TEXT_BYTES = 32 * 1024 * 1024
+"""Of all paths, labels and groups together, in UTF-8: all are held in memory, several times while they are hashed."""
+
+MOST_CLASS_BYTES = 1024 * 1024
+"""Of the names of all classes together, in UTF-8: lists show them, and keep those of all datasets in memory."""
 
 _LONGEST_NAME = 200
 
@@ -32,7 +35,7 @@ class Draft:
         self.name = ""
         self._items: dict[str, Item] = {}
         self._labels: dict[str, str] = {}
-        self._characters = 0
+        self._text_bytes = 0
 
     def begin(self, name: str) -> None:
         """Take what comes first: what people call the dataset.
@@ -81,6 +84,11 @@ class Draft:
         dataset = Dataset.of(self._items.values())
         if len(dataset.classes) < FEWEST:
             raise InvalidDataset(f"The dataset has one class, {dataset.classes[0]!r}: add images of another class.")
+        if sum(len(label.encode()) for label in dataset.classes) > MOST_CLASS_BYTES:
+            raise InvalidDataset(
+                f"The names of the dataset's {len(dataset.classes)} classes have more than {MOST_CLASS_BYTES} bytes "
+                "together: give them shorter names."
+            )
         _ = dataset.digest  # computed here, in a thread, and kept
         return dataset
 
@@ -94,6 +102,11 @@ class Draft:
             check_label(item.group, where=f"The group of {item.path!r},")
         if not is_digest(item.digest):
             raise InvalidInput(f"The image of {item.path!r} is named by its SHA-256, which has 32 bytes.")
-        self._characters += len(item.path) + len(item.label) + len(item.group)
-        if len(self._items) >= self._most_items or self._characters > MOST_CHARACTERS:
+        self._text_bytes += sum(len(text.encode()) for text in (item.path, item.label, item.group))
+        if len(self._items) >= self._most_items:
             raise InvalidDataset(f"A dataset has at most {self._most_items} images: divide it.")
+        if self._text_bytes > MOST_TEXT_BYTES:
+            raise InvalidDataset(
+                f"The paths, labels and groups of a dataset have at most {MOST_TEXT_BYTES} bytes together: give its "
+                "files shorter names, or divide it."
+            )

@@ -27,6 +27,9 @@ PIECE_BYTES = 1024 * 1024
 MEMORY_BYTES = 1024 * 1024
 """Larger images wait in a temporary file until they are complete."""
 
+MOST_PIECES = 1024
+"""Of an image that is held in memory: a piece of one byte takes some hundred."""
+
 NOT_ITS_BYTES = "its bytes are not those that its digest names: send it again"
 PIECE_DAMAGED = "a piece of it arrived damaged: send it again"
 NOT_TO_ITS_END = "it was not sent to its end"
@@ -117,6 +120,8 @@ class IncomingImage:
             raise InvalidInput(f"A part of image {self.digest} holds nothing.")
         if not piece.digest and len(piece.data) != self.size:
             raise InvalidInput(f"A part of image {self.digest} has no digest: only a whole image may leave it out.")
+        if not self.large and len(self._pieces) == MOST_PIECES:
+            raise InvalidInput(f"Image {self.digest} comes in more than {MOST_PIECES} parts: send larger ones.")
         self._received += len(piece.data)
         if not self.large:
             self._pieces.append(piece)

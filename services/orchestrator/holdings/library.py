@@ -41,6 +41,8 @@ MOST_DRAFTS_OF_USER = 2
 
 _PAGE = 50
 _LARGEST_PAGE = 1000
+_LARGEST_PAGE_CHARACTERS = 4 * 1024 * 1024
+"""Of the names of classes: an answer has to fit into a message."""
 _TOKEN = re.compile(r"(\d{1,20})-([0-9a-f]{64})")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -186,7 +188,7 @@ class Library:
         cards = self._cards.newest_first()
         if before is not None:
             cards = [card for card in cards if _place(card) < (int(before[1]), before[2])]
-        page = cards[: min(limit or _PAGE, _LARGEST_PAGE)]
+        page = _fitting(cards[: min(limit or _PAGE, _LARGEST_PAGE)])
         more = len(cards) > len(page)
         return page, "{}-{}".format(*_place(page[-1])) if more else ""
 
@@ -290,6 +292,16 @@ def _quietly(function: Callable[..., T], /, *args: Any, stop: threading.Event, *
     """Call what does not look at `stop` itself."""
     with waits_end_with(stop):
         return function(*args, **kwargs)
+
+
+def _fitting(cards: list[DatasetCard]) -> list[DatasetCard]:
+    """Take as many cards as fit into an answer, but one at least."""
+    characters = 0
+    for number, card in enumerate(cards):
+        characters += sum(map(len, card.classes))
+        if number and characters > _LARGEST_PAGE_CHARACTERS:
+            return cards[:number]
+    return cards
 
 
 def _place(card: DatasetCard) -> tuple[int, str]:

@@ -151,10 +151,6 @@ class _Reception:
     async def _settle(self, image: IncomingImage) -> None:
         try:
             settled = await self._threads.run(image.settle, self._store)
-        except BaseException as error:  # noqa: BLE001  raised by `take` or `outcome`: a task has nobody to raise to
-            self._allowance.give_back(image.digest)
-            self._failure = self._failure or error
-        else:
             if settled.refused:
                 self._refuse(image, settled.refused)
             elif settled.written:
@@ -162,6 +158,9 @@ class _Reception:
                 self._outcome.stored += 1
             else:
                 self._allowance.give_back(image.digest)
+        except BaseException as error:  # noqa: BLE001  raised by `take` or `outcome`: a task has nobody to raise to
+            self._allowance.give_back(image.digest)
+            self._failure = self._failure or error
         finally:
             self._settling.discard(image.digest)
             self._room.release()

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from offshelf.digests import canonical_json
-from offshelf.errors import DataLoss, NotFound, OffshelfError
+from offshelf.errors import DataLoss, NotFound, OffshelfError, StoreDenied, StoreFull
 from offshelf.services.orchestrator.runs.marks import Marks
 from offshelf.services.orchestrator.runs.reading import read_each
 from offshelf.store import keys
@@ -155,7 +155,12 @@ class RunLog:
         """
         known = self._marks.read()
         self._epoch = max(self._epoch, known.epoch + 1)
-        self._marks.begin(self._epoch)
+        try:
+            self._marks.begin(self._epoch)
+        except (StoreFull, StoreDenied) as error:
+            # Nobody could collect garbage to make room, or fetch a result, if this kept the orchestrator from starting.
+            # What it writes says the epoch too, and while it can write nothing, nothing can be mistaken for its own.
+            _log.error("the store takes nothing", extra={"reason": error.message})
         return known
 
     def create(self, run_id: str, spec: dict[str, Any], **data: Any) -> History:

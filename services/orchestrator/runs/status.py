@@ -87,13 +87,13 @@ class Rate:
         self._last = now
         self._total += events
         self._recent.append((now, events))
+        self._forget(now)
 
     @property
     def now(self) -> float:
         """Events a second over the last seconds; 0 when nothing happened in them."""
         now = time.monotonic()
-        while self._recent and now - self._recent[0][0] > self._WINDOW_SECONDS:
-            self._recent.popleft()
+        self._forget(now)
         if len(self._recent) < 2 or self._began is None:  # noqa: PLR2004  (a rate needs two points)
             return 0.0
         return sum(events for _, events in self._recent) / max(now - self._recent[0][0], 1e-3)
@@ -104,6 +104,10 @@ class Rate:
         if self._began is None or self._last <= self._began:
             return 0.0
         return self._total / (self._last - self._began)
+
+    def _forget(self, now: float) -> None:
+        while self._recent and now - self._recent[0][0] > self._WINDOW_SECONDS:
+            self._recent.popleft()
 
 
 @dataclass(slots=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING
 
 from offshelf.client import wire
+from offshelf.client.absence import LOCAL_PAUSES, REMOTE_PAUSES, Absence
 from offshelf.client.dataset_gateway import DatasetGateway
 from offshelf.client.records import ModelSummary, Prediction
 from offshelf.errors import Internal, Unavailable
@@ -53,6 +55,7 @@ class Gateway:
         self._ca = ca
         self._predictor_given = predictor
         self._remote = remote
+        self.absence = Absence(REMOTE_PAUSES if remote else LOCAL_PAUSES)
         self._channel = self._open(address)
         self.datasets = DatasetGateway(self._channel, lambda: self._open(address))
         self._orchestrator = orchestrator_pb2_grpc.OrchestratorServiceStub(self._channel)
@@ -72,12 +75,13 @@ class Gateway:
     def create_run(self, spec: RunSpec) -> tuple[RunStatus, bool]:
         """Start a run, or take an unfinished one up (then the second value is True)."""
         request = orchestrator_pb2.CreateRunRequest(request_id=uuid.uuid4().hex, spec=wire.spec_message(spec))
-        answer = self._orchestrator.CreateRun(request, timeout=_CREATE_SECONDS)
+        answer = self.absence.outlast(lambda: self._orchestrator.CreateRun(request, timeout=_CREATE_SECONDS))
         return self._status(answer.run), answer.resumed
 
     def get_run(self, run_id: str) -> RunStatus:
         """Show one run."""
-        return self._status(self._orchestrator.GetRun(orchestrator_pb2.GetRunRequest(run_id=run_id)).run)
+        request = orchestrator_pb2.GetRunRequest(run_id=run_id)
+        return self._status(self.absence.outlast(lambda: self._orchestrator.GetRun(request)).run)
 
     def watch_run(self, run_id: str) -> Generator[RunStatus]:
         """Yield the run as it changes. Ends when the run has ended, or with `DeadlineExceeded` after two minutes."""
@@ -92,7 +96,8 @@ class Gateway:
         """Yield all runs, newest first."""
         token = ""
         while True:
-            answer = self._orchestrator.ListRuns(orchestrator_pb2.ListRunsRequest(page_token=token))
+            request = orchestrator_pb2.ListRunsRequest(page_token=token)
+            answer = self.absence.outlast(partial(self._orchestrator.ListRuns, request))
             yield from map(self._status, answer.runs)
             token = answer.next_page_token
             if not token:
@@ -101,17 +106,30 @@ class Gateway:
     def cancel_run(self, run_id: str) -> RunStatus:
         """Ask a run to stop."""
         request = orchestrator_pb2.CancelRunRequest(run_id=run_id)
-        return self._status(self._orchestrator.CancelRun(request, timeout=_CANCEL_SECONDS).run)
+        answer = self.absence.outlast(lambda: self._orchestrator.CancelRun(request, timeout=_CANCEL_SECONDS))
+        return self._status(answer.run)
 
     def read_artifact(self, run_id: str, name: str) -> Iterator[bytes]:
-        """Yield the bytes of an artefact in chunks."""
+        """Yield the bytes of an artefact in chunks. After a cut, which the server outlives, it is read on."""
         request = orchestrator_pb2.ReadArtifactRequest(run_id=run_id, name=name)
-        call = self._orchestrator.ReadArtifact(request, timeout=_ARTIFACT_SECONDS)
-        try:
-            for answer in call:
-                yield answer.chunk
-        finally:
-            call.cancel()
+        read, attempts = 0, self.absence.attempts()
+        while True:
+            passed = 0
+            call = self._orchestrator.ReadArtifact(request, timeout=_ARTIFACT_SECONDS)
+            try:
+                for answer in call:
+                    passed += len(answer.chunk)
+                    if passed > read:  # what was read before the cut comes first, and is the same
+                        yield answer.chunk[read - passed :]
+                        read = passed
+                    elif not passed:
+                        yield b""
+            except Unavailable as error:
+                attempts.wait_after(error)
+            else:
+                return
+            finally:
+                call.cancel()
 
     def catalog(self) -> Catalog:
         """List extractors, classifiers and measures."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from offshelf.client.gateway import Gateway
     from offshelf.client.records import RunResult, RunSpec, RunStatus, SkippedImage
 
-_PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Seconds to wait before a lost watch is taken up again; when they are used up, the server counts as gone."""
+_NOTICEABLE_SECONDS = 2.0
+"""A server that is away for longer is told of."""
 
 
 class Run:
@@ -40,13 +41,13 @@ class Run:
         origin: Mapping[str, str] | None = None,
         resumed: bool = False,
         skipped: Sequence[SkippedImage] = (),
-        pauses: Sequence[float] = _PAUSES,
+        pauses: Sequence[float] | None = None,
     ) -> None:
         self._gateway = gateway
         self._status = status
         self._asked = spec or status.spec
         self._origin = dict(origin or {})
-        self._pauses = pauses
+        self._pauses = gateway.absence.pauses if pauses is None else pauses
         self.resumed = resumed
         """True if an unfinished run of the same specification was taken up."""
         self.skipped = tuple(skipped)
@@ -107,6 +108,8 @@ class Run:
                 return
             pause = next(pauses, None)
             if pause is not None:
+                if pause >= _NOTICEABLE_SECONDS and self.state is not RunState.INTERRUPTED:
+                    yield replace(self._status, notices=(f"{lost} Waiting for the server; the run goes on by itself.",))
                 time.sleep(pause)
             elif self.state is RunState.INTERRUPTED:
                 return

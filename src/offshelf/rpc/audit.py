@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from offshelf.audit import Deed
 from offshelf.rpc.auth import caller_of_call
 from offshelf.rpc.metrics import status_name
+from offshelf.store.patience import waits_end_with
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from offshelf.rpc.interceptors import Call
 
 _FLUSH_SECONDS: Final = 2.0
+_CLOSE_SECONDS: Final = 2.0
 _TARGETS: Final = ("run_id", "digest", "model", "request_id")
 """Fields of requests that name what a call is about, the first that is there; none of them holds content."""
 
@@ -25,10 +28,19 @@ class Auditor:
     """Records the calls of one server; `around` is the layer that does so.
 
     It lies around the layer that lets callers in, so that those who are refused are recorded too.
+
+    Parameters
+    ----------
+    trail
+        Where they are recorded.
+    close_seconds
+        For so long a store that is away is waited for at the end; what it does not take is in the log alone.
     """
 
-    def __init__(self, trail: AuditTrail) -> None:
+    def __init__(self, trail: AuditTrail, *, close_seconds: float = _CLOSE_SECONDS) -> None:
         self._trail = trail
+        self._close_seconds = close_seconds
+        self._ending = threading.Event()
         self._writing = asyncio.ensure_future(self._write())
 
     @contextlib.asynccontextmanager
@@ -53,12 +65,18 @@ class Auditor:
         """Write what is left."""
         self._writing.cancel()
         await asyncio.gather(self._writing, return_exceptions=True)
-        await asyncio.to_thread(self._trail.flush)
+        hurry = asyncio.get_running_loop().call_later(self._close_seconds, self._ending.set)
+        await asyncio.to_thread(self._flush)
+        hurry.cancel()
 
     async def _write(self) -> None:
         while True:
             await asyncio.sleep(_FLUSH_SECONDS)
-            await asyncio.to_thread(self._trail.flush)
+            await asyncio.to_thread(self._flush)
+
+    def _flush(self) -> None:
+        with waits_end_with(self._ending):
+            self._trail.flush()
 
 
 def _target(request: Any) -> str:

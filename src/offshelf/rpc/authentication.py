@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from offshelf.rpc.interceptors import Call, Layer
+    from offshelf.rpc.interceptors import Call, Layer, Metadata
 
 _log: Final = logging.getLogger(__name__)
 
@@ -41,6 +41,10 @@ class Authenticator(Protocol):
 
     def caller(self, call: Call) -> Caller:
         """Find out who calls; raises `Unauthenticated`, or another of our errors, if that is not known."""
+        ...
+
+    def hears(self, metadata: Metadata) -> bool:
+        """Tell from the metadata of a call whether it may be somebody's whom `caller` lets in."""
         ...
 
 
@@ -120,6 +124,14 @@ class BearerTokens:
             _log.warning("a caller was not let in", extra={"method": call.method, "address": address})
             raise
 
+    def hears(self, metadata: Metadata) -> bool:
+        """See `Authenticator`."""
+        try:
+            self._holder([str(value) for key, value in metadata if key == AUTHORIZATION_METADATA])
+        except Unauthenticated:
+            return False
+        return True
+
     def _holder(self, sent: list[str]) -> Caller:
         if not sent:
             raise Unauthenticated("no token: give the server's token with --token or OFFSHELF_TOKEN.")
@@ -144,6 +156,11 @@ class OrchestratorCertificate:
             f"this service is for the orchestrator alone, and the certificate shown is for {_listed(names)}. "
             "Check which folder OFFSHELF_TLS names there."
         )
+
+    def hears(self, metadata: Metadata) -> bool:
+        """See `Authenticator`; whoever has got so far has shown a certificate of this installation."""
+        del metadata
+        return True
 
 
 def access_layer(authenticator: Authenticator) -> Layer:

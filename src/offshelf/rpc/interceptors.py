@@ -19,13 +19,16 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
 
-from offshelf.errors import Internal, OffshelfError
+from offshelf.errors import Internal, OffshelfError, Unavailable
 from offshelf.logs import request_id
 from offshelf.rpc.authentication import TooManyFailures
 from offshelf.rpc.status import ERROR_METADATA, REQUEST_ID_METADATA, public_name, status_of, wire_detail
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+    from typing import TypeAlias
+
+    Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 
 _LOG: Final = logging.getLogger(__name__)
 _SANE_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{4,64}")
@@ -68,10 +71,14 @@ class ServerShell(grpc.aio.ServerInterceptor):
     ----------
     layers
         From the outermost to the innermost.
+    hears
+        Tells from the metadata of a call whether to read what it sends at all. gRPC reads and parses the one request of
+        a call before any layer sees it; without this, strangers could fill the memory with requests that are refused.
     """
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    def __init__(self, layers: Sequence[Layer], hears: Callable[[Metadata], bool] = lambda _: True) -> None:
         self._layers = tuple(layers)
+        self._hears = hears
         self._running: set[asyncio.Task[Any]] = set()
 
     async def intercept_service(
@@ -82,8 +89,11 @@ class ServerShell(grpc.aio.ServerInterceptor):
         """Wrap the method's handler; see `grpc.aio.ServerInterceptor`."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
+        # As a stream of requests, of which nothing is read until somebody asks for the first.
         if handler is None:
             return grpc.stream_stream_rpc_method_handler(self._wrap(method, _unknown_method, streams=True, known=False))
+        if not self._hears(handler_call_details.invocation_metadata or ()):
+            return grpc.stream_stream_rpc_method_handler(self._wrap(method, _unheard, streams=True, known=True))
         make = {
             (False, False): grpc.unary_unary_rpc_method_handler,
             (False, True): grpc.unary_stream_rpc_method_handler,
@@ -129,6 +139,11 @@ class ServerShell(grpc.aio.ServerInterceptor):
         return wrapped
 
 
+async def _unheard(_request: object, _context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    # The layers have refused the call, unless its token has become good in between.
+    raise Unavailable("The users of this server have just changed. Try again.")
+
+
 async def _unknown_method(_request: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
     await context.abort(grpc.StatusCode.UNIMPLEMENTED, "This server does not have that method.")
 
@@ -161,9 +176,8 @@ async def errors_layer(call: Call) -> AsyncIterator[None]:
     except OffshelfError as error:
         # Whoever floods us with wrong tokens does not get to flood the logs too.
         level = logging.DEBUG if isinstance(error, TooManyFailures) else logging.INFO
-        _LOG.log(
-            level, "call failed", extra={"method": call.method, "error": public_name(error), "reason": error.message}
-        )
+        reason = wire_detail(error.message)
+        _LOG.log(level, "call failed", extra={"method": call.method, "error": public_name(error), "reason": reason})
         await _abort(call, error)
     except Exception:  # noqa: BLE001  # whatever it is, its text is not for clients
         _LOG.exception("call failed by a defect", extra={"method": call.method})

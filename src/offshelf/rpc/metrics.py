@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Final
+from wsgiref.simple_server import WSGIRequestHandler
 
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from offshelf.rpc.interceptors import Call
 
 _SECONDS_BUCKETS: Final = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+_IDLE_SECONDS: Final = 10.0
 
 
 class CallMetrics:
@@ -69,8 +72,22 @@ def status_name(call: Call) -> str:
     return str((code or grpc.StatusCode.OK).name)
 
 
+class _Handler(WSGIRequestHandler):
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):  # of a client that sends nothing, or has left
+            super().handle()
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # its name in the library
+        pass
+
+
 class MetricsServer:
     """The metrics as a web page, on a port of their own.
+
+    Parameters
+    ----------
+    idle_seconds
+        A connection on which nothing comes for so long is ended: each has a thread.
 
     Raises
     ------
@@ -78,7 +95,9 @@ class MetricsServer:
         The port cannot be listened on.
     """
 
-    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, host: str, port: int, *, idle_seconds: float = _IDLE_SECONDS
+    ) -> None:
         try:
             self._server, self._thread = start_http_server(port, addr=host, registry=registry)
         except OSError as error:
@@ -86,6 +105,7 @@ class MetricsServer:
                 f"Metrics cannot be served on {host}:{port}: {error.strerror}. "
                 "Choose another port with OFFSHELF_METRICS_PORT (0 takes a free one)."
             ) from None
+        self._server.RequestHandlerClass = type("Handler", (_Handler,), {"timeout": idle_seconds})
 
     @property
     def port(self) -> int:

@@ -5,6 +5,7 @@ The same for `grpc.aio` and for plain `grpc`, whose interceptors have nothing in
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,12 +48,12 @@ class CallPolicy:
     """The name that the server's certificate must have, if it is not the host of the address."""
 
     def metadata(self, given: Any) -> list[tuple[str, str | bytes]]:
-        """Add the token and the request id to what the caller gave."""
+        """Add the token and the request id to what the caller gave; a call that serves no request begins one."""
         added: list[tuple[str, str | bytes]] = list(given or ())
         if self.token is not None:
             added.append(bearer(self.token))
-        if (current := request_id.get()) and not any(key == REQUEST_ID_METADATA for key, _ in added):
-            added.append((REQUEST_ID_METADATA, current))
+        if not any(key == REQUEST_ID_METADATA for key, _ in added):
+            added.append((REQUEST_ID_METADATA, request_id.get() or secrets.token_hex(8)))
         return added
 
     def error(self, error: grpc.RpcError) -> OffshelfError:

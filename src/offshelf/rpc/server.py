@@ -119,7 +119,7 @@ async def start(service: Service, settings: Settings, registry: CollectorRegistr
         if auditor is not None:
             undo.append(auditor.close)
             layers.append(auditor.around)
-        shell = ServerShell([*layers, errors_layer, access_layer(access.authenticator)])
+        shell = ServerShell([*layers, errors_layer, access_layer(access.authenticator)], access.authenticator.hears)
         if isinstance(service, Measured):
             service.measure(registry)
         is_live = service.is_live if isinstance(service, KnowsWhetherLive) else lambda: True

@@ -56,8 +56,9 @@ def public_name(error: OffshelfError) -> str:
 
 def wire_detail(message: str) -> str:
     """Bring a message to one line that fits into the metadata of an answer."""
-    line = " ".join(message.split())
-    if len(quote(line)) <= MAX_DETAIL_BYTES:
+    # Cut first: a message may name what somebody sent, which may be megabytes.
+    line = " ".join(message[:MAX_DETAIL_BYTES].split())
+    if len(message) <= MAX_DETAIL_BYTES and len(quote(line)) <= MAX_DETAIL_BYTES:
         return line
     while len(quote(line)) > MAX_DETAIL_BYTES:
         line = line[: len(line) * 7 // 8]

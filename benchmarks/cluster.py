@@ -1,0 +1,157 @@
+"""Offshelf on a cluster against the same on one machine: how long until it is there, and what the cluster costs.
+
+Usage: python benchmarks/cluster.py [PHOTOS]
+
+Needs KUBECONFIG, with the images in the node (`make e2e` puts them there), and OFFSHELF_TEST_MATERIAL for googlenet's
+weights. Without a cluster it says so and measures nothing. The comparison is fair on a node that is this machine: both
+sides then have the same cores, and one replica with as many threads as embedded mode. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from offshelf import Client
+from tests.cluster import installation, photos
+from tests.cluster.installation import NAMESPACE, kubectl, read, run_offshelf, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.cluster.installation import Deployed
+
+WHAT = ("-e", "googlenet,lab888", "-c", "LR,KNN", "--folds", "3")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Time something."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def ready(name: str, replicas: int) -> bool:
+    """Whether a Deployment has so many ready replicas and no others."""
+    status = read("get", "deployment", name, "--namespace", NAMESPACE)["status"]
+    return bool(status.get("readyReplicas", 0) == replicas == status.get("replicas", 0))
+
+
+def scale(name: str, replicas: int) -> float:
+    """Scale a Deployment and return the seconds until its pods are ready, or gone."""
+    began = time.perf_counter()
+    kubectl("scale", f"deployment/{name}", f"--replicas={replicas}", "--namespace", NAMESPACE)
+    wait_until(f"{name} has {replicas} ready replicas", lambda: ready(name, replicas), 180)
+    return time.perf_counter() - began
+
+
+def set_environment(deployed: Deployed, **variables: object) -> None:
+    """Give the orchestrator other settings, and wait until it answers with them."""
+    pairs = [f"OFFSHELF_{name.upper()}={value}" for name, value in variables.items()]
+    kubectl("set", "env", "deployment/orchestrator", *pairs, "--namespace", NAMESPACE)
+    kubectl("rollout", "status", "deployment/orchestrator", "--namespace", NAMESPACE, "--timeout=180s")
+    wait_until("the orchestrator answers", lambda: connect(deployed).catalog(), 60)
+
+
+def connect(deployed: Deployed) -> Client:
+    """Open a connection from outside the cluster."""
+    return Client(deployed.server, deployed.token, deployed.authority)
+
+
+def first_answer(deployed: Deployed, model: str, photo: Path) -> float:
+    """Seconds from the birth of a predictor pod to its first prediction."""
+    scale("predictor", 1)
+    pod = read("get", "pods", "--namespace", NAMESPACE, "--selector", "app.kubernetes.io/name=predictor")["items"][0]
+    kubectl("delete", "pod", pod["metadata"]["name"], "--namespace", NAMESPACE, "--grace-period=0", "--force")
+    began = time.perf_counter()
+
+    def answers() -> bool:
+        try:
+            with connect(deployed) as client:
+                return not client.model(model).predict(photo).error
+        except Exception:  # noqa: BLE001  (whatever it is, there is no answer yet)
+            return False
+
+    wait_until("the predictor answers", answers, 120)
+    return time.perf_counter() - began
+
+
+def measure(folder: Path, count: int, weights: Path) -> dict[str, Any]:
+    """Deploy, measure, and remove it all."""
+    dataset = photos.generate(folder / "photos", count)
+    few = photos.generate(folder / "few", 60)
+    installation.undeploy()
+    keys = installation.start_s3(weights)
+    token = installation.make_secrets(folder, keys)
+    deploying = seconds(lambda: installation.make("deploy", "OVERLAY=local"))
+    deployed = installation.Deployed(installation.node_address(), folder, token, keys)
+    starts = {"googlenet_first": scale("extractor-googlenet", 1)}  # converts the weights, once for all pods ever
+    scale("extractor-googlenet", 0)
+    for name in ("extractor-googlenet", "extractor-lab888", "trainer"):
+        starts[name.removeprefix("extractor-")] = scale(name, 1)
+
+    set_environment(deployed, max_replicas=1, idle_seconds=3600)
+    with connect(deployed) as client:
+        upload = seconds(lambda: client.upload(dataset, name="photos"))
+        client.run(few, extractors=("googlenet", "lab888"), classifiers=("LR", "KNN"), folds=3).watch()
+        run = client.run("dataset:photos", extractors=("googlenet", "lab888"), classifiers=("LR", "KNN"), folds=3)
+        cluster = seconds(run.watch)
+        run.download(folder / "cluster")
+        model = run.result.model
+    answer = first_answer(deployed, model, next((dataset / "sea").iterdir()))
+    for name in ("extractor-googlenet", "extractor-lab888", "trainer"):
+        scale(name, 0)
+
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("OFFSHELF_")},
+        "OFFSHELF_STORE": str(folder / "store"),
+        "OFFSHELF_WEIGHTS": str(weights),
+    }
+    # The weights are converted before, on both sides, and the orchestrator is there already.
+    run_offshelf(("run", few, *WHAT, "-o", folder / "few-out"), environment)
+    with subprocess.Popen(
+        [sys.executable, "-m", "offshelf.cli", "up"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as up:
+        assert up.stdout is not None  # noqa: S101
+        up.stdout.readline()
+        try:
+            embedded = seconds(lambda: run_offshelf(("run", dataset, *WHAT, "-o", folder / "embedded"), environment))
+        finally:
+            up.terminate()
+    same = (folder / "cluster/scores.parquet").read_bytes() == (folder / "embedded/scores.parquet").read_bytes()
+    installation.undeploy()
+    return {
+        "photos": count,
+        "deploy_seconds": round(deploying, 1),
+        "start_seconds": {name: round(value, 1) for name, value in starts.items()},
+        "first_answer_seconds": round(answer, 1),
+        "upload_seconds": round(upload, 1),
+        "cluster_seconds": round(cluster, 1),
+        "embedded_seconds": round(embedded, 1),
+        "ratio": round(cluster / embedded, 2),
+        "byte_equal": same,
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    material = os.environ.get("OFFSHELF_TEST_MATERIAL")
+    if not os.environ.get("KUBECONFIG") or not material:
+        print("no cluster, or no weights: KUBECONFIG and OFFSHELF_TEST_MATERIAL must be set")
+        print(json.dumps({"cluster": None}))
+        return
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(measure(Path(folder), count, Path(material) / "weights")))
+
+
+if __name__ == "__main__":
+    main()
