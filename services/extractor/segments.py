@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from offshelf.datasets import image_reader, open_source, read_dataset
 from offshelf.digests import is_digest
-from offshelf.errors import InvalidInput
+from offshelf.errors import Conflict, InvalidInput
 from offshelf.features import write_segment
 from offshelf.images import ImageStatus
 
@@ -97,8 +97,10 @@ class SegmentExtractor:
 
         Raises
         ------
+        Conflict
+            If the request is for another extractor or fingerprint.
         InvalidInput
-            If the request is for another extractor or fingerprint, or names no image.
+            If it names no image.
         NotFound
             If the dataset is not in the store.
         PermissionDenied
@@ -142,9 +144,10 @@ class SegmentExtractor:
     def _check(self, request: SegmentRequest) -> None:
         name, fingerprint = self._extraction.spec.name, self._extraction.fingerprint
         if request.extractor != name:
-            raise InvalidInput(f"This replica serves {name}, not {request.extractor!r}.")
+            # No fault of the request's: an address may have passed from one pod to another.
+            raise Conflict(f"This replica serves {name}, not {request.extractor!r}.")
         if request.fingerprint != fingerprint:
-            raise InvalidInput(
+            raise Conflict(
                 f"This replica's {name} has another fingerprint than the one asked for: all services must have the "
                 "same version of Offshelf."
             )

@@ -47,12 +47,18 @@ class OrchestratorService:
     """What `offshelf.rpc.server` serves: runs and datasets, over one store, for as long as the tenure lasts."""
 
     name = "offshelf.v1.OrchestratorService"
+    other_names = ("offshelf.v1.DatasetService",)
+    largest_request = 4 * 1024 * 1024
+    """A question about 100,000 images has 3.4 MB. Of protobuf, bytes become objects of many times that size."""
 
     def __init__(self, settings: Settings, store: ObjectStore, tenure: Tenure) -> None:
         self._store = store
         self._tenure = tenure
         self._metrics = OrchestratorMetrics(tenure.fleet.pool)
         self.audit = AuditTrail(store)
+        # A server with users of its own must not read for them whatever its account can read. Not so the only user of a
+        # machine, who is that account.
+        roots = () if settings.users and settings.data_roots is None else settings.data_roots
         catalog = ExtractorCatalog(store, settings.weights, settings.fetch, EXTRACTORS)
         bench = Workbench(
             store=store,
@@ -66,19 +72,21 @@ class OrchestratorService:
                 cores=settings.cores,
                 figures=self._metrics,
             ),
-            roots=settings.data_roots,
+            roots=roots,
             unit_seconds=settings.unit_seconds,
             max_pixels=settings.max_image_pixels,
             buckets=settings.data_buckets,
+            undisturbed=lambda: self._desk.library.undisturbed(),  # noqa: PLW0108  (which is made later)
             figures=self._metrics,
         )
         self._orchestrator = Orchestrator(
             store=store,
             log=RunLog(store, tenure.epoch),
-            intake=Intake(store, catalog, roots=settings.data_roots, buckets=settings.data_buckets),
+            intake=Intake(store, catalog, roots=roots, buckets=settings.data_buckets),
             execute=lambda journal: Execution(bench, journal),
             take_up=tenure.takes_up,
             quota_runs=settings.quota_runs,
+            deleting=lambda: self._desk.library.deleting,
             figures=self._metrics,
         )
         self._offload = Offload(desk.THREADS, desk.QUEUE)

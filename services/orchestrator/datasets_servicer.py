@@ -12,6 +12,7 @@ from offshelf.datasets import Item
 from offshelf.errors import InvalidInput
 from offshelf.rpc.auth import current_caller
 from offshelf.services.orchestrator.holdings.incoming import Piece
+from offshelf.services.orchestrator.holdings.library import check_number_asked
 from offshelf.v1 import dataset_pb2 as pb
 from offshelf.v1 import dataset_pb2_grpc
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from offshelf.services.orchestrator.holdings.library import Library
     from offshelf.services.orchestrator.holdings.references import Removal
     from offshelf.services.orchestrator.holdings.uploads import Uploads
+
+_MOST_PARTS = 4096
+_MOST_ITEMS = 20_000
+"""In one message: as objects of ours, a part or an item of a few bytes takes hundreds."""
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -39,7 +44,8 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
         self, request: pb.FindMissingImagesRequest, context: Context
     ) -> pb.FindMissingImagesResponse:
         del context
-        missing = await self._library.missing([image.hex() for image in request.images])
+        check_number_asked(len(request.images))
+        missing = await self._library.missing(current_caller().name, [image.hex() for image in request.images])
         return pb.FindMissingImagesResponse(missing=map(bytes.fromhex, missing))
 
     async def UploadImages(
@@ -84,6 +90,8 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
 
 async def _pieces(requests: AsyncIterator[pb.UploadImagesRequest]) -> AsyncIterator[Sequence[Piece]]:
     async for request in requests:
+        if len(request.parts) > _MOST_PARTS:
+            raise InvalidInput(f"A message holds more than {_MOST_PARTS} parts of images: send them in several.")
         yield [
             Piece(
                 image=part.image.hex(),
@@ -104,6 +112,8 @@ async def _description(requests: AsyncIterator[pb.CreateDatasetRequest]) -> Asyn
                     raise InvalidInput("A dataset needs a name.")
                 yield request.header.name
             case "items":
+                if len(request.items.items) > _MOST_ITEMS:
+                    raise InvalidInput(f"A message holds more than {_MOST_ITEMS} items: send them in several.")
                 yield [Item(item.path, item.label, item.group, item.image.hex()) for item in request.items.items]
             case _:
                 yield ()

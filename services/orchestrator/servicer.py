@@ -15,8 +15,8 @@ from offshelf import measures
 from offshelf.errors import InvalidInput
 from offshelf.estimators import registry as classifiers
 from offshelf.rpc.auth import current_caller
-from offshelf.rpc.limits import CHUNK_BYTES
 from offshelf.runs import Combination, RunState
+from offshelf.services.orchestrator.holdings.admission import Admission
 from offshelf.services.orchestrator.runs.intake import Request
 from offshelf.v1 import orchestrator_pb2 as pb
 from offshelf.v1 import orchestrator_pb2_grpc, selection_pb2
@@ -35,6 +35,16 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _RUNS_A_PAGE = 50
 _MOST_RUNS_A_PAGE = 200
+MOST_DOWNLOADS = 32
+MOST_DOWNLOADS_OF_USER = 8
+"""At a time: each holds some chunks for as long as its client does not read them. Clients use one."""
+
+MOST_WATCHES = 4096
+MOST_WATCHES_OF_USER = 256
+"""At a time; far more than people have windows."""
+
+_CHUNK_BYTES = 256 * 1024
+
 _ULID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
 
 
@@ -47,6 +57,8 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         self._orchestrator = orchestrator
         self._store = store
         self._locate_predictor = locate_predictor
+        self._downloads = Admission(most=MOST_DOWNLOADS, most_of_user=MOST_DOWNLOADS_OF_USER, what="downloads")
+        self._watches = Admission(most=MOST_WATCHES, most_of_user=MOST_WATCHES_OF_USER, what="watched runs")
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: Context) -> pb.CreateRunResponse:
         del context
@@ -74,9 +86,10 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
 
     async def WatchRun(self, request: pb.WatchRunRequest, context: Context) -> AsyncIterator[pb.WatchRunResponse]:
         del context
-        async with aclosing(self._orchestrator.watch(request.run_id)) as updates:
-            async for status in updates:
-                yield pb.WatchRunResponse(run=_run(status))
+        with self._watches.admitted(current_caller().name):
+            async with aclosing(self._orchestrator.watch(request.run_id)) as updates:
+                async for status in updates:
+                    yield pb.WatchRunResponse(run=_run(status))
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
         del context
@@ -94,15 +107,16 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         self, request: pb.ReadArtifactRequest, context: Context
     ) -> AsyncIterator[pb.ReadArtifactResponse]:
         del context
-        key = await self._orchestrator.artifact(request.run_id, request.name)
-        offset = 0
-        while True:
-            chunk = await asyncio.to_thread(self._store.get, key, offset=offset, length=CHUNK_BYTES)
-            if chunk or not offset:
-                yield pb.ReadArtifactResponse(chunk=chunk)
-            if len(chunk) < CHUNK_BYTES:
-                return
-            offset += len(chunk)
+        with self._downloads.admitted(current_caller().name):
+            key = await self._orchestrator.artifact(request.run_id, request.name)
+            offset = 0
+            while True:
+                chunk = await asyncio.to_thread(self._store.get, key, offset=offset, length=_CHUNK_BYTES)
+                if chunk or not offset:
+                    yield pb.ReadArtifactResponse(chunk=chunk)
+                if len(chunk) < _CHUNK_BYTES:
+                    return
+                offset += len(chunk)
 
     async def DescribeCatalog(self, request: pb.DescribeCatalogRequest, context: Context) -> pb.DescribeCatalogResponse:
         del request, context

@@ -75,6 +75,17 @@ class LeaseCache(Generic[K, V]):
             if was_last:
                 self._dispose_of(entry)
 
+    def forget(self, key: K) -> None:
+        """Keep a value no longer; the next request for it loads it anew."""
+        with self._lock:
+            entry = self._entries.pop(key, None)
+            if entry is None:
+                return
+            entry.evicted = True
+            in_use = entry.leases > 0
+        if not in_use:
+            self._dispose_of(entry)
+
     def close(self) -> None:
         """Dispose of all values; of those in use when their last lease ends."""
         with self._lock:

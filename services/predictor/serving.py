@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from offshelf import models
 from offshelf.digests import is_digest
-from offshelf.errors import Cancelled, InvalidInput, NotFound
+from offshelf.errors import Cancelled, InvalidInput, NotFound, StoreUnavailable
 from offshelf.estimators import building, registry
 from offshelf.services.predictor.leases import LeaseCache
 from offshelf.store import keys
@@ -30,6 +30,9 @@ _EXTRACTORS_KEPT = 2
 """Each holds a network and worker processes."""
 
 _CARD = "/model.json"
+
+_LOOK_SECONDS = 60.0
+"""So long may a model that was deleted still be served by those who have loaded it."""
 
 
 class Embedder(Protocol):
@@ -84,10 +87,12 @@ class ModelPage:
     """Gets the page after this one; empty if this is the last."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _LoadedModel:
     card: ModelCard
     estimator: Any
+    seen: float
+    """When its card was last in the store."""
 
 
 class ModelServer:
@@ -107,6 +112,8 @@ class ModelServer:
         How many of each stay loaded.
     on_load
         Told of each "model" and "extractor" that was loaded, and in how many seconds.
+    clock
+        Gives the time in seconds.
     """
 
     def __init__(
@@ -118,11 +125,13 @@ class ModelServer:
         models_kept: int = _MODELS_KEPT,
         extractors_kept: int = _EXTRACTORS_KEPT,
         on_load: Callable[[str, float], None] = lambda _what, _seconds: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._source = extractors
         self._cores = cores
         self._on_load = on_load
+        self._clock = clock
         self._models: LeaseCache[str, _LoadedModel] = LeaseCache(self._load, lambda _: None, capacity=models_kept)
         self._extractors: LeaseCache[tuple[str, str], Embedder] = LeaseCache(
             self._open, lambda embedder: embedder.close(), capacity=extractors_kept
@@ -180,6 +189,7 @@ class ModelServer:
             raise InvalidInput("There is no image to classify: send at least one.")
         with self._models.lease(model) as loaded:
             card = loaded.card
+            self._check_still_there(loaded)
             with self._extractors.lease((card.extractor, card.fingerprint)) as embedder:
                 rows = embedder.extract_bytes(images, stop=stop)
             if stop.is_set():
@@ -236,12 +246,26 @@ class ModelServer:
         try:
             return models.read_card(self._store, digest)
         except NotFound:
-            raise NotFound(f"There is no model {digest[:64]!r} in this store.") from None
+            raise _no_model(digest) from None
+
+    def _check_still_there(self, loaded: _LoadedModel) -> None:
+        """Refuse a model that was deleted after it was loaded, within a minute or so."""
+        now = self._clock()
+        if now - loaded.seen < _LOOK_SECONDS:
+            return
+        loaded.seen = now  # of several requests at once one looks
+        try:
+            gone = self._store.stat(keys.model_card(loaded.card.digest)) is None
+        except StoreUnavailable:
+            return  # what is loaded needs no store
+        if gone:
+            self._models.forget(loaded.card.digest)
+            raise _no_model(loaded.card.digest)
 
     def _load(self, digest: str) -> _LoadedModel:
         began = time.perf_counter()
         card = self._card(digest)
-        loaded = _LoadedModel(card, models.read_estimator(self._store, card))
+        loaded = _LoadedModel(card, models.read_estimator(self._store, card), self._clock())
         self._on_load("model", time.perf_counter() - began)
         return loaded
 
@@ -250,6 +274,10 @@ class ModelServer:
         embedder = self._source.open(*key)
         self._on_load("extractor", time.perf_counter() - began)
         return embedder
+
+
+def _no_model(digest: str) -> NotFound:
+    return NotFound(f"There is no model {digest[:64]!r} in this store.")
 
 
 def _classify(model: _LoadedModel, rows: Sequence[SegmentRow]) -> list[Prediction]:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+_LONGEST_NAME = 100
+
+
 class OffshelfError(Exception):
     """The root of all errors raised on purpose."""
 
@@ -79,6 +82,7 @@ class UnknownName(InvalidInput):
             The names that exist.
         """
         names = sorted(known)
+        name = name[:_LONGEST_NAME]  # comparing takes time that grows with it
         by_lower = {known_name.lower(): known_name for known_name in names}
         near = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
         hint = f" Did you mean {by_lower[near[0]]!r}?" if near else ""

@@ -13,6 +13,7 @@ from offshelf.access import Role
 from offshelf.embedded import ORCHESTRATOR
 from offshelf.rpc.offload import Offload
 from offshelf.rpc.server import start
+from offshelf.services.orchestrator.application import OrchestratorService
 from offshelf.services.orchestrator.datasets_servicer import DatasetServicer
 from offshelf.services.orchestrator.holdings.desk import QUEUE, THREADS, Desk
 from offshelf.settings import Settings
@@ -33,6 +34,7 @@ class DatasetsService:
     """The part of the orchestrator that knows datasets, alone."""
 
     name = "offshelf.v1.DatasetService"
+    largest_request = OrchestratorService.largest_request
 
     def __init__(self, settings: Settings, *, idle_seconds: float = 60.0) -> None:
         self.in_use: frozenset[str] = frozenset()

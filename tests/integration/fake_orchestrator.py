@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
-from offshelf.errors import Conflict, InvalidInput, NotFound, OffshelfError, Unauthenticated, Unavailable, UnknownName
+from offshelf.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    OffshelfError,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+    UnknownName,
+)
 from offshelf.rpc.status import ERROR_METADATA, public_name, status_of
 from offshelf.v1 import dataset_pb2_grpc, orchestrator_pb2_grpc, predictor_pb2, predictor_pb2_grpc, selection_pb2
 from offshelf.v1 import orchestrator_pb2 as pb
@@ -57,6 +66,8 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     until_cancelled: bool = False
     stubborn: bool = False
     """Runs do not end when they are asked to stop."""
+    busy: int = 0
+    """Downloads that are refused for now."""
     notices: list[str] = field(default_factory=list)
     """What is in the way while a run goes on."""
     artifacts: dict[str, bytes] = field(default_factory=lambda: dict(ARTIFACTS))
@@ -146,6 +157,9 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     ) -> Iterator[pb.ReadArtifactResponse]:
         """Send an artefact in chunks."""
         check_token(context)
+        if self.busy:
+            self.busy -= 1
+            fail(context, ResourceExhausted("8 downloads of yours are going on: try again in a moment."))
         if request.name not in self.artifacts:
             fail(context, NotFound(f"Run {request.run_id} has no {request.name}."))
         data = self.artifacts[request.name]

@@ -216,6 +216,15 @@ def test_an_output_holds_all_artefacts_and_how_to_go_on(client: Client, address:
     run.download(out, overwrite=True)
 
 
+def test_a_download_waits_for_a_busy_server(client: Client, orchestrator: FakeOrchestrator, tmp_path: Path) -> None:
+    """A server that has too many downloads at the moment is asked again; the output is whole."""
+    run = client.run("server:/data/pets").watch()
+    orchestrator.busy = 2
+    out = run.download(tmp_path / "out")
+    assert (out / "report.html").read_bytes() == ARTIFACTS["report.html"]
+    assert not orchestrator.busy
+
+
 def test_a_server_cannot_write_elsewhere(client: Client, orchestrator: FakeOrchestrator, tmp_path: Path) -> None:
     """An artefact with a path that leads out is refused, and nothing of the output stays."""
     orchestrator.artifacts["../evil"] = b"x"

@@ -150,13 +150,16 @@ def test_a_bucket_cannot_be_served_from_here() -> None:
 
 def test_the_environment_of_a_server_is_its_own(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What users set for clients does not reach a server; what they set for servers does."""
-    monkeypatch.setenv("OFFSHELF_TOKEN_FILE", "/elsewhere")
+    cluster = {"OFFSHELF_FLEET", "OFFSHELF_PLAINTEXT", "OFFSHELF_TLS", "OFFSHELF_USERS"}
+    for name in {"OFFSHELF_TOKEN_FILE", *cluster}:
+        monkeypatch.setenv(name, "/elsewhere")
     monkeypatch.setenv("OFFSHELF_WEIGHTS", "/weights")
     environment = embedded.server_environment(root, stay="attached")
     assert environment["OFFSHELF_STORE"] == str(root)
     assert environment["OFFSHELF_WEIGHTS"] == "/weights"
     assert "OFFSHELF_TOKEN" not in environment
     assert "OFFSHELF_TOKEN_FILE" not in environment
+    assert not cluster & environment.keys()
 
 
 def test_who_starts_a_server_for_others_says_what_they_may_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

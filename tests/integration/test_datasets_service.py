@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from offshelf import (
     Client,
@@ -16,13 +17,14 @@ from offshelf import (
     InvalidDataset,
     InvalidInput,
     NotFound,
+    PermissionDenied,
     QuotaExceeded,
     ResourceExhausted,
     Unavailable,
 )
 from offshelf.client.gateway import Gateway
 from offshelf.client.uploading import upload
-from offshelf.datasets import source_uri
+from offshelf.datasets import Item, source_uri
 from offshelf.digests import digest_of_bytes
 from offshelf.rpc.channel import open_channel
 from offshelf.store import keys, open_store
@@ -151,6 +153,53 @@ async def test_a_wrong_digest_is_refused_and_named(tmp_path: Path) -> None:
             await stub.UploadImages(iter([piece(b"second", name=b"x", size=9, offset=3)]))
         with pytest.raises(InvalidInput, match="32 bytes"):
             await stub.FindMissingImages(pb.FindMissingImagesRequest(images=[b"short"]))
+
+
+async def test_a_message_has_its_limits(tmp_path: Path) -> None:
+    """As many images as one may ask for fit into a question; what is larger, or in too many pieces, says what to do."""
+    async with serving(tmp_path) as (_, address), open_channel(address, token=TOKEN) as channel:
+        stub: DatasetServiceAsyncStub = DatasetServiceStub(channel)
+        asked = [number.to_bytes(32, "big") for number in range(100_000)]
+        answer = await stub.FindMissingImages(pb.FindMissingImagesRequest(images=asked))
+        assert len(answer.missing) == 100_000
+        with pytest.raises(InvalidInput, match="ask for at most 100000"):
+            await stub.FindMissingImages(pb.FindMissingImagesRequest(images=[b""] * 100_001))
+        with pytest.raises(ResourceExhausted, match=r"limit of 4 MiB\. Send less at once"):
+            await stub.FindMissingImages(pb.FindMissingImagesRequest(images=[bytes(32)] * 130_000))
+        with pytest.raises(InvalidInput, match="more than 4096 parts"):
+            await stub.UploadImages(iter([pb.UploadImagesRequest(parts=[pb.ImagePart()] * 4097)]))
+        items = pb.DatasetItems(items=[pb.DatasetItem()] * 20_001)
+        with pytest.raises(InvalidInput, match="more than 20000 items"):
+            await stub.CreateDataset(iter([pb.CreateDatasetRequest(items=items)]))
+
+
+async def test_long_names_fit_into_messages(tmp_path: Path) -> None:
+    """A dataset with the longest of paths is described in messages that the server takes."""
+    deep = "/".join(["d" * 200] * 18)
+    items = [Item(f"{deep}/{n}.jpg", ("cat", "dog")[n % 2], "", digest_of_bytes(b"x")) for n in range(2000)]
+    async with serving(tmp_path) as (_, address):
+
+        def describe() -> None:
+            gateway = Gateway(address, token=TOKEN, ca=None)
+            try:
+                gateway.datasets.create("deep", items)
+            finally:
+                gateway.close()
+
+        with pytest.raises(Conflict, match="1 of the dataset's images"):
+            await asyncio.to_thread(describe)
+
+
+async def test_tools_find_all_services_of_an_orchestrator(tmp_path: Path) -> None:
+    """An ordinary gRPC tool lists runs and datasets, though one process serves both."""
+    with process(tmp_path) as (_, address):
+        async with open_channel(address, token=TOKEN) as channel:
+            asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+            [answer] = [
+                answer async for answer in reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(asked)
+            ]
+    names = {service.name for service in answer.list_services_response.service}
+    assert names >= {"offshelf.v1.OrchestratorService", "offshelf.v1.DatasetService"}
 
 
 async def test_a_dataset_needs_all_its_images(tmp_path: Path) -> None:
@@ -322,6 +371,16 @@ def test_ctrl_c_stops_an_upload_at_once(tmp_path: Path, photos: Path) -> None:
             send(address, photos, interrupt)
         assert not any(thread.name.startswith("upload") for thread in threading.enumerate())
         assert send(address, photos).images == 21
+
+
+def test_users_of_a_server_name_no_path_of_it_unless_it_has_roots(tmp_path: Path, photos: Path) -> None:
+    """A server with users that says nothing of data roots reads none of its files for them."""
+    with (
+        process(tmp_path) as (_, address),
+        Client(address, TOKEN) as client,
+        pytest.raises(PermissionDenied, match="add its folder to OFFSHELF_DATA_ROOTS"),
+    ):
+        client.run(f"server:{photos}")
 
 
 async def test_a_quota_ends_an_upload_with_its_reason(tmp_path: Path, photos: Path) -> None:

@@ -15,7 +15,7 @@ from offshelf.services.orchestrator.dispatch import peers as calls
 from offshelf.services.orchestrator.dispatch.channels import Channels
 from offshelf.services.orchestrator.dispatch.failures import Unreached
 from offshelf.services.orchestrator.dispatch.peers import GrpcPeers
-from offshelf.services.orchestrator.dispatch.units import ExtractionOutcome, ExtractionUnit, ReportRequest
+from offshelf.services.orchestrator.dispatch.units import ExtractionOutcome, ExtractionUnit, FitUnit, ReportRequest
 from offshelf.services.orchestrator.fleet.replicas import Replica, Role
 from offshelf.v1 import extractor_pb2, extractor_pb2_grpc, stats_pb2, stats_pb2_grpc
 from tests.integration.conftest import TOKEN
@@ -149,6 +149,17 @@ async def test_a_unit_that_was_never_sent_is_told_from_one_that_was_lost(serving
     with pytest.raises(Unreached):
         await extract(peers, replica)
     await peers.close()
+
+
+async def test_something_else_that_answers_at_a_replicas_address_costs_no_run(serving: Serving) -> None:
+    """In the middle of an update, or when a pod's address was given to another one, the unit goes to the right one."""
+    peers = GrpcPeers(TOKEN)
+    async with serving(some_workers()) as server:
+        with pytest.raises(Unreached, match="does not know this request"):
+            await peers.fit(
+                Replica(Role("trainer"), "one", server.address), FitUnit("d", "t", "f", "hog", "LR", "f1", 0)
+            )
+        await peers.close()
 
 
 async def test_a_replica_whose_node_is_gone_is_given_up(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:

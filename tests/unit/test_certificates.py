@@ -211,7 +211,7 @@ def test_a_file_is_read_again_only_when_it_changes(tmp_path: Path) -> None:
         except ValueError:
             raise errors.InvalidInput("no number") from None
 
-    reloaded = Reloaded(number, path)
+    reloaded = Reloaded(number, path, clock=lambda: 0.0)
     assert [reloaded.value() for _ in range(3)] == [1, 1, 1]
     path.write_text("22")
     assert [reloaded.value() for _ in range(3)] == [22, 22, 22]
@@ -220,3 +220,42 @@ def test_a_file_is_read_again_only_when_it_changes(tmp_path: Path) -> None:
     path.write_text("4444")
     assert reloaded.value() == 4444
     assert read == ["1", "22", "three", "4444"]
+
+
+def test_files_that_could_not_be_used_are_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A moment's trouble with reading a changed file does not keep a process on the old one; the log says it once."""
+    path = tmp_path / "file"
+    path.write_text("1")
+    now, healthy = 0.0, True
+
+    def number() -> int:
+        if not healthy:
+            raise errors.InvalidInput("the disk did not answer")
+        return int(path.read_text())
+
+    reloaded = Reloaded(number, path, clock=lambda: now)
+    path.write_text("22")
+    healthy = False
+    assert reloaded.value() == 1
+    now = 10.0
+    assert reloaded.value() == 1
+    healthy = True
+    assert reloaded.value() == 1
+    now = 20.0
+    assert reloaded.value() == 22
+    assert len([record for record in caplog.records if "cannot be used" in record.message]) == 1
+
+
+def test_a_file_whose_rights_change_is_read_again(tmp_path: Path) -> None:
+    """A key file that was refused since others could read it is taken once it is closed to them, and nothing else."""
+    path = tmp_path / "file"
+    path.write_text("1")
+    path.chmod(0o600)
+
+    def mode() -> int:
+        return stat.S_IMODE(path.stat().st_mode)
+
+    reloaded = Reloaded(mode, path, clock=lambda: 0.0)
+    assert reloaded.value() == 0o600
+    path.chmod(0o640)
+    assert reloaded.value() == 0o640

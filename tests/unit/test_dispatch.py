@@ -388,8 +388,8 @@ async def test_a_unit_that_was_unlucky_twice_is_not_taken_for_an_outage() -> Non
     unlucky.next_pause(Unreached("gone"), "gone", outage)
     for now[0] in range(3610, 3900, 10):
         unlucky.next_pause(Unreached("gone"), "gone", outage)
+    now[0] = 3900.0
     with pytest.raises(Unreached):
-        now[0] = 3900.0
         unlucky.next_pause(Unreached("gone"), "gone", outage)
     unlucky.over()
     patience.Patience().next_pause(Unreached("gone"), "gone", outage)  # the next one begins anew

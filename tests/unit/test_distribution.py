@@ -95,7 +95,7 @@ def test_no_deep_learning_framework(pins: dict[str, list[Requirement]]) -> None:
 
 
 def test_embedded_is_everything(project: dict[str, Any]) -> None:
-    """`offshelf[embedded]` brings all services, so that no run on one machine lacks a part, and nothing of a cluster."""
+    """`offshelf[embedded]` brings all services, so that no run on one machine lacks a part, and nothing more."""
     extras = project["project"]["optional-dependencies"]
     (everything,) = (Requirement(text) for text in extras["embedded"])
     assert everything.extras == set(extras) - {"embedded", "service", "certs", "kubernetes"}

@@ -98,6 +98,20 @@ def test_what_nobody_needs_goes(store: AgedStore, made: dict[str, bytes]) -> Non
     assert not [key for key in gone if key.startswith(KEPT_FOR_EVER)]
 
 
+def test_old_requests_go(store: AgedStore) -> None:
+    """What was kept for clients that repeat a request goes after a week, and the runs that they made stay."""
+    collect(store)
+    log = Workshop(store).log
+    log.remember_request("a" * 64, "PETS")
+    store.put(f"{keys.REQUESTS}README", b"somebody else's")
+    store.age(8)
+    log.remember_request("b" * 64, "BIRDS")
+    before = set(store.objects)
+    assert collect(store).others == 1
+    assert before - store.objects.keys() == {keys.request("a" * 64)}
+    assert log.requested("b" * 64) == "BIRDS"
+
+
 def test_what_is_needed_stays(store: AgedStore) -> None:
     """Afterwards every dataset, run and model works as before, and so does what is not ours."""
     artifacts = {run_id: artifacts_of(store, run_id) for run_id in RUNS}

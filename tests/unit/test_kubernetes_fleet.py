@@ -536,3 +536,30 @@ def test_a_role_with_a_replica_is_never_given_up() -> None:
     outlook = look(Outlook(Patience()), 0, IMAGE, ready=1, wanted=2)
     assert look(outlook, 1000, IMAGE, ready=1, wanted=2).refusal is None
     assert look(outlook, 1001, IMAGE, ready=1, wanted=2).line == "no image Going on with 1 of 2 replicas."
+
+
+def test_the_last_good_replica_may_be_replaced() -> None:
+    """A pod that is evicted beside one that cannot start is not the end of its role: the next one is on its way."""
+    outlook = look(Outlook(Patience()), 0, IMAGE, ready=1, wanted=2)
+    for now in range(100, 130, 5):
+        assert look(outlook, now, IMAGE, wanted=2).refusal is None
+    assert look(outlook, 130, IMAGE, wanted=2).refusal is not None
+
+
+@pytest.mark.parametrize(("was_ready", "given_up"), [(False, 30), (True, 180)])
+def test_a_container_that_was_killed_at_work_gets_time_to_be_started_again(was_ready: bool, given_up: int) -> None:  # noqa: FBT001
+    """A unit that ends its process is found out, though the cluster takes longer each time to start it again."""
+    killed = Trouble(Kind.CRASH, "trainer: ran out of memory")
+    outlook = look(Outlook(Patience()), 0, ready=int(was_ready))
+    assert look(outlook, 1, killed).refusal is None
+    for now in range(2, given_up, 2):
+        assert look(outlook, now, killed).refusal is None
+    assert look(outlook, given_up + 1, killed).refusal is not None
+
+
+def test_a_container_that_says_why_it_cannot_start_is_believed() -> None:
+    """Wrong keys that come with a new Secret are not waited out, also if the pod before had worked."""
+    outlook = look(Outlook(Patience()), 0, ready=1)
+    refused = Trouble(Kind.CRASH, "trainer cannot start: wrong secret key", StoreDenied)
+    look(outlook, 1, refused)
+    assert isinstance(look(outlook, 31, refused).refusal, StoreDenied)

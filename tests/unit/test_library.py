@@ -257,7 +257,7 @@ async def test_no_dataset_is_made_while_another_is_deleted(desk: Desk, removing:
 async def test_images_that_went_meanwhile_are_missed(desk: Desk, store: ReadingStore) -> None:
     """What was found a moment ago is looked for again when the dataset is made."""
     await uploaded(desk, b"1", b"2")
-    assert await desk.library.missing([digest_of_bytes(b"1"), digest_of_bytes(b"2")]) == []
+    assert await desk.library.missing("ada", [digest_of_bytes(b"1"), digest_of_bytes(b"2")]) == []
     store.delete(keys.image(digest_of_bytes(b"2")))
     with pytest.raises(Conflict, match="1 of the dataset's images"):
         await create(desk.library, b"1", b"2")

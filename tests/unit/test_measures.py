@@ -93,3 +93,10 @@ def test_listing_needs_no_numeric_library() -> None:
         f"sys.exit(str({heavy}) if {heavy} else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_very_long_name_is_refused_at_once() -> None:
+    """What somebody sends instead of a name is cut before it is compared and shown."""
+    with pytest.raises(UnknownName) as caught:
+        measures.find("x" * 4_000_000)
+    assert len(caught.value.message) < 1000

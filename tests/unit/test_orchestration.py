@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -105,6 +106,7 @@ def orchestrator(
     work: Callable[[Journal], Awaitable[None]] = for_ever,
     catalog: Catalog | None = None,
     quota_runs: int = 0,
+    deleting: Callable[[], str] = lambda: "",
 ) -> Orchestrator:
     """Make an orchestrator over fakes."""
     return Orchestrator(
@@ -114,6 +116,7 @@ def orchestrator(
         execute=lambda journal: ScriptedExecution(journal, work),  # type: ignore[arg-type, return-value]
         take_up=take_up,
         quota_runs=quota_runs,
+        deleting=deleting,
     )
 
 
@@ -502,6 +505,68 @@ async def test_a_user_has_no_more_runs_going_on_than_allowed(pets: str) -> None:
     await runs.drain()
 
 
+async def test_who_has_used_up_their_quota_has_nothing_listed(
+    pets: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A user with as many runs as allowed hears that, before the server looks through their images."""
+    runs = orchestrator(MemoryStore(), quota_runs=1)
+    await create(runs, pets)
+    empty = str(tmp_path_factory.mktemp("empty"))
+    for user, error in (("bob", InvalidDataset), ("ann", ResourceExhausted)):
+        with pytest.raises(error):
+            await create(runs, empty, request="2", user=user)
+    await create(runs, pets)  # her request once more, which made the run that goes on
+    await runs.drain()
+
+
+async def test_a_run_that_is_taken_up_counts_for_who_asks(pets: str) -> None:
+    """Going on with somebody else's run uses up one's own quota, and not that of its owner."""
+    store = MemoryStore()
+    first = orchestrator(store)
+    run, _ = await create(first, pets)
+    await until(lambda: run.state is RunState.RUNNING)
+    await kill(first)
+    runs = orchestrator(store, epoch=2, quota_runs=1)
+    await runs.start()
+    await create(runs, pets, request="2", seed=2, user="bob")
+    with pytest.raises(ResourceExhausted, match="bob has 1 runs going on"):
+        await create(runs, pets, request="3", user="bob")
+    again, resumed = await create(runs, pets, request="4", user="carol")
+    assert resumed
+    assert again.user == "ann"
+    with pytest.raises(ResourceExhausted, match="carol has 1 runs going on"):
+        await create(runs, pets, request="5", seed=5, user="carol")
+    await create(runs, pets, request="6", seed=6)
+    await runs.drain()
+
+
+async def test_few_folders_are_listed_at_a_time(pets: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ask for runs at once, two of their folders are being listed, also when some have left."""
+    may_end, listing = threading.Event(), list[str]()
+    most = 0
+    open_source = datasets.open_source
+
+    def slow_source(uri: str, **options: Any) -> Any:
+        nonlocal most
+        listing.append(uri)
+        most = max(most, len(listing))
+        may_end.wait()
+        listing.pop()
+        return open_source(uri, **options)
+
+    monkeypatch.setattr(datasets, "open_source", slow_source)
+    runs = orchestrator(MemoryStore())
+    leaving = asyncio.create_task(create(runs, pets, request="left"))
+    await until(lambda: bool(listing))
+    leaving.cancel()
+    asking = [asyncio.create_task(create(runs, pets, request=str(seed), seed=seed)) for seed in range(4)]
+    await until(lambda: len(listing) == 2)
+    may_end.set()
+    await asyncio.gather(*asking)
+    assert most == 2
+    await runs.drain()
+
+
 async def test_an_equal_run_of_another_user_is_taken_up(pets: str) -> None:
     """Two who want the same get one run, which stays that of the first."""
     runs = orchestrator(MemoryStore())
@@ -604,6 +669,29 @@ async def test_a_run_on_a_dataset_in_the_store_is_checked_at_once() -> None:
     with pytest.raises(InvalidDataset, match=r"There is no dataset 00.* `offshelf datasets list` shows"):
         await create(runs, f"dataset:{'0' * 64}", request="r2")
     await runs.drain()
+
+
+async def test_no_run_begins_on_a_dataset_that_is_being_deleted() -> None:
+    """Whoever asks for a run on a dataset that is going hears so at once."""
+    store = MemoryStore()
+    items = [Item(f"{label}/{n}.png", label, "", digest_of([label, n])) for label in ("cat", "dog") for n in (0, 1)]
+    digest = datasets.write_dataset(store, datasets.Dataset.of(items))
+    runs = orchestrator(store, deleting=lambda: digest)
+    with pytest.raises(Conflict, match="is being deleted"):
+        await create(runs, f"dataset:{digest}")
+
+
+async def test_a_run_whose_failure_could_not_be_written_keeps_no_dataset(pets: str) -> None:
+    """A dataset can be deleted though the log of a run that has failed on it has no ending."""
+
+    async def fail(journal: Journal) -> None:
+        await journal.append(runlog.DATASET_READ, dataset="d", images=2)
+        journal.status.fail("the store is full")
+
+    runs = orchestrator(MemoryStore(), work=fail)
+    status, _ = await create(runs, pets)
+    await until(lambda: status.state is RunState.FAILED)
+    assert runs.datasets_in_use() == frozenset()
 
 
 async def test_an_artefact_that_went_with_its_dataset_is_said(pets: str) -> None:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from offshelf import features
+from offshelf import datasets, features
 from offshelf.datasets import Dataset, Item
 from offshelf.digests import digest_of
-from offshelf.errors import InvalidDataset, Unavailable
+from offshelf.errors import DataLoss, InvalidDataset, Unavailable
 from offshelf.features import FeatureTable, ImageOutcome, SegmentRow
 from offshelf.images import ImageStatus
-from offshelf.runs import RunState
+from offshelf.runs import Combination, RunState
 from offshelf.services.orchestrator.dispatch import trial
 from offshelf.services.orchestrator.dispatch.budget import CoreBudget
-from offshelf.services.orchestrator.dispatch.dispatcher import TRAINER, Dispatcher
+from offshelf.services.orchestrator.dispatch.dispatcher import STATS, TRAINER, Dispatcher
 from offshelf.services.orchestrator.dispatch.units import ExtractionOutcome, FoldResult, UnreadImage
 from offshelf.services.orchestrator.figures import NoFigures
 from offshelf.services.orchestrator.fleet.replicas import Replica, ReplicaPool, Role, RoleUnavailable, keep_quiet
@@ -232,6 +232,39 @@ async def test_the_fleet_hears_how_much_there_is_to_do(store: MemoryStore) -> No
     assert lines[0] == ("no room for extractor-hog", "no room for trainer")
     assert not run.status.notices.lines
     assert len(evaluation.unread) == 4
+
+
+async def test_stats_that_was_down_while_features_were_extracted_is_asked_for_again(store: MemoryStore) -> None:
+    """Hours of extraction are not lost because stats could not start in the middle of them."""
+
+    class Mended(Fleet):
+        """Has no stats at first."""
+
+        @asynccontextmanager
+        async def hold(
+            self, role: Role, *, units: int = 1, tell: Callable[[str], None] = keep_quiet
+        ) -> AsyncIterator[None]:
+            self._refused = () if (STATS, 1) in self.held else ("stats",)
+            async with super().hold(role, units=units, tell=tell):
+                yield
+
+    class Compared(Peers):
+        async def compare(self, *_: object) -> None:
+            """Have been reached."""
+            raise DataLoss("stats was reached")
+
+    class Evaluated(Execution):
+        async def _evaluate(self, dataset: Dataset) -> dict[Combination, str]:
+            return dict.fromkeys([Combination("hog", "LR")], dataset.digest)
+
+    datasets.write_dataset(store, PETS)
+    run = journal(RunLog(store, 1))
+    await run.append(runlog.DATASET_READ, dataset=PETS.digest)
+    bench = workbench(store, Mended())
+    bench.dispatcher._peers = Compared()  # type: ignore[assignment]
+    await Evaluated(bench, run).run()
+    assert run.status.error == "stats was reached"
+    assert not run.status.notices.lines
 
 
 class Ledger(NoFigures):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -12,15 +13,20 @@ from offshelf import datasets
 from offshelf.datasets import Dataset, Item
 from offshelf.digests import digest_of
 from offshelf.errors import InvalidDataset
+from offshelf.services.orchestrator.holdings.desk import Desk
 from offshelf.services.orchestrator.runs import runlog
 from offshelf.services.orchestrator.runs.inputs import read_inputs, title_of
 from offshelf.services.orchestrator.runs.journal import Journal
 from offshelf.services.orchestrator.runs.runlog import RunLog
 from offshelf.services.orchestrator.runs.specification import RunSpec
 from offshelf.services.orchestrator.runs.status import RunStatus
+from offshelf.store import keys
 from tests.unit.fakes import MemoryStore
+from tests.unit.test_library import Removing
+from tests.unit.test_uploads import Threads
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from offshelf.services.orchestrator.runs.inputs import Inputs
@@ -41,16 +47,22 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def journal(store: MemoryStore, source: str) -> Journal:
+def journal(store: MemoryStore, source: str, *, run_id: str = "R1") -> Journal:
     """Begin a run on a source."""
     log = RunLog(store, 1)
     spec = RunSpec(source, ("hog",), ("LR",), "accuracy", 2, 0)
-    return Journal(RunStatus(spec, log.create("R1", spec.to_json(), user="ann")), log)
+    return Journal(RunStatus(spec, log.create(run_id, spec.to_json(), user="ann")), log)
 
 
-async def read(store: MemoryStore, run: Journal) -> Inputs:
+async def nothing_is_deleted() -> None:
+    """Disturb nobody."""
+
+
+async def read(
+    store: MemoryStore, run: Journal, undisturbed: Callable[[], Awaitable[None]] = nothing_is_deleted
+) -> Inputs:
     """Have a run's images read."""
-    bench = SimpleNamespace(store=store, roots=None, buckets=())
+    bench = SimpleNamespace(store=store, roots=None, buckets=(), undisturbed=undisturbed)
     return await read_inputs(bench, run, threading.Event())  # type: ignore[arg-type]
 
 
@@ -114,3 +126,42 @@ async def test_the_title_of_a_dataset_in_the_store_is_on_its_card(folder: Path) 
     assert title_of(store, f"store:{digest}", digest) == folder.name
     assert title_of(store, f"store:{'0' * 64}", "0" * 64) == "images"
     assert title_of(store, "zip:/data/pets.zip", digest) == "pets"
+
+
+async def test_a_run_that_begins_during_a_deletion_waits(folder: Path) -> None:
+    """A run neither reads what is being erased nor loses what it needs: it says why it waits, and begins after that."""
+    store, removing = MemoryStore(), Removing()
+    library = Desk(store, Threads(), in_use=frozenset, delete=removing.delete, collect=removing.collect).library
+    digest = datasets.write_dataset(store, PETS)
+    runs = [
+        journal(store, source, run_id=run_id)
+        for run_id, source in (("R1", f"store:{digest}"), ("R2", f"folder:{folder}"))
+    ]
+    deleting = asyncio.create_task(library.delete(digest, dry_run=False))
+    await asyncio.to_thread(removing.begun.wait)
+    reading = [asyncio.create_task(read(store, run, library.undisturbed)) for run in runs]
+    while not all(run.status.notices.lines for run in runs):  # noqa: ASYNC110  (of whatever kind)
+        await asyncio.sleep(0)
+    assert runs[0].status.notices.lines == ("The run waits until a deletion has ended.",)
+    assert store.stat(keys.dataset(digest)) is not None
+    removing.may_end.set()
+    await deleting
+    with pytest.raises(InvalidDataset, match="There is no dataset"):
+        await reading[0]
+    assert len((await reading[1]).dataset.items) == 4
+    assert not runs[1].status.notices.lines
+
+
+async def test_what_a_run_has_read_during_a_deletion_is_named_before_the_next(folder: Path) -> None:
+    """A deletion that begins after the images were read knows that a run uses them."""
+    store = MemoryStore()
+    run = journal(store, f"folder:{folder}")
+    seen: list[str] = []
+
+    async def undisturbed() -> None:
+        seen.append(run.status.dataset)
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_soon(lambda: seen.append(run.status.dataset))
+
+    inputs = await read(store, run, undisturbed)
+    assert seen == ["", "", "", inputs.dataset.digest]

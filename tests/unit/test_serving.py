@@ -10,7 +10,7 @@ import pytest
 
 from offshelf import models
 from offshelf.digests import digest_of, digest_of_bytes
-from offshelf.errors import Cancelled, Conflict, DataLoss, InvalidInput, NotFound, Unavailable
+from offshelf.errors import Cancelled, Conflict, DataLoss, InvalidInput, NotFound, StoreUnavailable, Unavailable
 from offshelf.estimators import building, persistence
 from offshelf.extraction.registry import EXTRACTORS, fingerprint
 from offshelf.features import SegmentRow
@@ -24,6 +24,8 @@ from tests.unit.fakes import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from offshelf.store.objects import ObjectInfo
 
 CLASSES = ("bright", "dark", "grey")
 
@@ -326,3 +328,41 @@ def test_extractor_without_weights(store: MemoryStore) -> None:
     installed = InstalledExtractors(store, Settings(store="unused", fetch="never"), EXTRACTORS)
     with pytest.raises(Conflict, match=r"googlenet needs its weights.*OFFSHELF_WEIGHTS"):
         installed.open("googlenet", fingerprint(EXTRACTORS["googlenet"]))
+
+
+def test_deleted_model_is_not_served_for_long(
+    store: MemoryStore, extractors: FakeExtractors, stop: threading.Event
+) -> None:
+    """A model that was deleted with its dataset is refused a minute later, also where it was loaded; others stay."""
+    now = 0.0
+    server = ModelServer(store, extractors, clock=lambda: now)
+    gone, stays = write_model(store), write_model(store, name="stays")
+    for model in (gone, stays):
+        server.predict(model, [b"\x0a"], stop=stop)
+    store.delete(keys.model_card(gone))
+    now = 30.0
+    assert server.predict(gone, [b"\x0a"], stop=stop)[0].label == "dark"
+    now = 61.0
+    for _ in range(2):
+        with pytest.raises(NotFound, match="There is no model"):
+            server.predict(gone, [b"\x0a"], stop=stop)
+    assert server.predict(stays, [b"\x0a"], stop=stop)[0].label == "dark"
+
+
+def test_loaded_model_is_served_while_the_store_is_away(extractors: FakeExtractors, stop: threading.Event) -> None:
+    """A predictor that has its model needs no store: nobody waits for one that does not answer."""
+
+    class Shaky(MemoryStore):
+        away = False
+
+        def stat(self, key: str) -> ObjectInfo | None:
+            if self.away:
+                raise StoreUnavailable("no answer")
+            return super().stat(key)
+
+    store, now = Shaky(), 0.0
+    server = ModelServer(store, extractors, clock=lambda: now)
+    model = write_model(store)
+    server.predict(model, [b"\x0a"], stop=stop)
+    store.away, now = True, 100.0
+    assert server.predict(model, [b"\x0a"], stop=stop)[0].label == "dark"

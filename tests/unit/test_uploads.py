@@ -21,6 +21,7 @@ from offshelf.services.orchestrator.holdings.hearing import Hearing
 from offshelf.services.orchestrator.holdings.incoming import MEMORY_BYTES, MOST_PIECES, PIECE_BYTES, Piece
 from offshelf.services.orchestrator.holdings.quotas import Quotas
 from offshelf.services.orchestrator.holdings.shelf import ImageShelf
+from offshelf.services.orchestrator.holdings.spool import SpoolRoom
 from offshelf.services.orchestrator.holdings.uploads import Uploads
 from offshelf.store import keys
 from tests.unit.fakes import MemoryStore
@@ -69,7 +70,9 @@ class CountingStore(MemoryStore):
 class Reception:
     """Uploads into a store, with a user who has a quota if the test says so."""
 
-    def __init__(self, *, images: int = 0, bytes_: int = 0, idle: float = 60.0, most: int = 4) -> None:
+    def __init__(
+        self, *, images: int = 0, bytes_: int = 0, idle: float = 60.0, most: int = 4, room: SpoolRoom | None = None
+    ) -> None:
         self.store = CountingStore()
         self.cards = CardIndex(self.store, Threads())
         self.quotas = Quotas(self.cards, most_images=images, most_bytes=bytes_)
@@ -80,6 +83,7 @@ class Reception:
             quotas=self.quotas,
             hearing=self.hearing,
             admission=Admission(most=most, most_of_user=2),
+            room=room,
         )
 
     async def send(self, *messages: Sequence[Piece], user: str = "ada") -> tuple[int, dict[str, str]]:
@@ -302,3 +306,33 @@ async def test_it_is_found_out_what_the_store_has(asked: int) -> None:
     assert await ImageShelf(store, Threads()).sizes(digests) == dict.fromkeys(digests[::2], 3)
     assert store.stats == (asked if asked == 10 else 0)
     assert await ImageShelf(store, Threads()).sizes([]) == {}
+
+
+async def test_large_images_share_the_room_there_is() -> None:
+    """A large image waits until another one's room is free, however that one ends; then all of it is stored."""
+    reception = Reception(room=SpoolRoom(len(LARGE)))
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    first, *others = pieces(LARGE)
+
+    async def broken_off() -> AsyncIterator[Sequence[Piece]]:
+        yield [first]
+        begun.set()
+        await go_on.wait()
+
+    leaving = asyncio.create_task(reception.uploads.receive("bob", broken_off()))
+    await begun.wait()
+    sending = asyncio.create_task(reception.send([first], *([other] for other in others)))
+    await asyncio.sleep(0)
+    go_on.set()
+    assert (await leaving).refused
+    assert await sending == (1, {})
+    assert reception.has(LARGE)
+    assert await reception.send(*([piece] for piece in pieces(LARGE[::-1]))) == (1, {})
+
+
+async def test_without_room_for_long_a_client_is_told_to_come_back() -> None:
+    """An upload does not wait for ever for a disk that others keep full, and small images need no room."""
+    reception = Reception(room=SpoolRoom(len(LARGE) - 1, wait_seconds=0.0))
+    with pytest.raises(ResourceExhausted, match="As many large images are on their way"):
+        await reception.send(*([piece] for piece in pieces(LARGE)))
+    assert await reception.send([whole(PHOTO)]) == (1, {})

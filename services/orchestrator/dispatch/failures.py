@@ -10,7 +10,7 @@ class UnitLost(OffshelfError):
 
 
 class Unreached(Unavailable):
-    """No connection to a replica came about, so the unit was never sent: whatever is wrong, it is not the unit."""
+    """No connection to the right replica came about, so nobody worked on the unit: it is not to blame."""
 
 
 class ResultRefused(OffshelfError):

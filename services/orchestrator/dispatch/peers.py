@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
-from offshelf.errors import DataLoss, StoreUnavailable, Unavailable
+from offshelf.errors import Conflict, DataLoss, StoreUnavailable, Unavailable
 from offshelf.rpc.channel import open_channel
 from offshelf.runs import Combination, Score
 from offshelf.services.orchestrator.dispatch.channels import Channels
@@ -221,13 +221,22 @@ class GrpcPeers:
 
     @asynccontextmanager
     async def _connection(self, replica: Replica) -> AsyncIterator[grpc.aio.Channel]:
-        """Use the connection to a replica. Raises `Unreached` for a call that could not begin."""
+        """Use the connection to a replica.
+
+        Raises
+        ------
+        Unreached
+            For a call that could not begin, or that got to something else: another version of the service in the middle
+            of an update, another pod that was given the address of one that has gone.
+        """
         async with self._channels.to(replica) as channel:
             connected = await _connects(channel)
             try:
                 yield channel
             except StoreUnavailable:
                 raise
+            except Conflict as error:
+                raise Unreached(error.message) from error
             except Unavailable as error:
                 if connected:
                     raise

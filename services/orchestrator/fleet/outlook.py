@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from offshelf.errors import OffshelfError
 from offshelf.services.orchestrator.fleet.replicas import STORE_ERRORS, RoleUnavailable
 from offshelf.services.orchestrator.fleet.troubles import Kind
 
 if TYPE_CHECKING:
-    from offshelf.errors import OffshelfError
     from offshelf.services.orchestrator.fleet.troubles import Trouble
 
 _HOPELESS: Final = {Kind.REFUSED, Kind.IMAGE, Kind.CONFIGURATION, Kind.CRASH}
@@ -67,6 +67,8 @@ class Outlook:
     _looked: float | None = None
     _missing_since: float | None = None
     _waited: float = field(default=0.0)
+    _was_of_use: bool = False
+    """Whether a replica has been ready since the role is held."""
 
     def forgive(self) -> None:
         """Begin anew: somebody else asks for the role."""
@@ -95,6 +97,7 @@ class Outlook:
         self._remember(now, trouble)
         self.line = self._say(now, ready, wanted)
         if ready:
+            self._was_of_use = True
             self.refusal = None
             self._looked = self._missing_since = None
             self._waited = 0.0
@@ -136,8 +139,18 @@ class Outlook:
                 return None
             waited = f"{now - missing_since:.0f} s"
             return RoleUnavailable(f"{role} was not ready after {waited}; kubectl logs deployment/{role} says why.")
-        hopeless = trouble.kind in _HOPELESS and now - self._since >= self.patience.hopeless
+        # One of several replicas may have been in trouble for long; since the last other one went counts.
+        lasts = now - max(self._since, missing_since)
+        hopeless = lasts >= self.patience.hopeless and trouble.kind in _HOPELESS and not self._may_recover(trouble)
         if not (over or hopeless or trouble.kind is Kind.MISSING):
             return None
         kind = trouble.error if issubclass(trouble.error, STORE_ERRORS) else RoleUnavailable
         return kind(trouble.line)
+
+    def _may_recover(self, trouble: Trouble) -> bool:
+        """Tell a replica that was killed, by its work or from outside, from one that cannot start.
+
+        Kubernetes waits before it starts a container again, each time twice as long as before. A unit that ends its
+        process has to do so several times before the one image is found that does it.
+        """
+        return self._was_of_use and trouble.kind is Kind.CRASH and trouble.error is OffshelfError

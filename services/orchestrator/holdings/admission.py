@@ -21,9 +21,12 @@ class Admission:
         At a time, of all users together.
     most_of_user
         At a time, of one user.
+    what
+        What is counted, as users call it.
     """
 
-    def __init__(self, *, most: int, most_of_user: int) -> None:
+    def __init__(self, *, most: int, most_of_user: int, what: str = "uploads") -> None:
+        self._what = what
         self._most = most
         self._most_of_user = most_of_user
         self._going_on: Counter[str] = Counter()
@@ -39,12 +42,12 @@ class Admission:
         """
         if self._going_on[user] >= self._most_of_user:
             raise ResourceExhausted(
-                f"{self._most_of_user} uploads of yours are going on, which is as many as this server takes of one "
-                "user: try again in a moment."
+                f"{self._most_of_user} {self._what} of yours are going on, which is as many as this server takes of "
+                "one user: try again in a moment."
             )
         if self._going_on.total() >= self._most:
             raise ResourceExhausted(
-                f"{self._most} uploads are going on, which is as many as this server takes: try again in a moment."
+                f"{self._most} {self._what} are going on, which is as many as this server takes: try again in a moment."
             )
         self._going_on[user] += 1
         try:

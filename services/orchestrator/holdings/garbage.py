@@ -1,4 +1,4 @@
-"""Collecting garbage: what no dataset, run or model leads to, once it is old enough.
+"""Collecting garbage: what no dataset, run or model leads to, and what is kept of requests, once it is old enough.
 
 Age keeps what is being written, and what an upload or a run that has just begun is going to need. What is not ours by
 its name stays, and so do datasets, runs, their history and the audit log. A deletion that was cut off is finished,
@@ -39,6 +39,8 @@ LEAST_DAYS: Final = 7
 
 _DAY_SECONDS: Final = 24 * 3600.0
 _NETWORK: Final = re.compile(rf"{keys.NETWORKS}[0-9a-f]{{64}}-\d+/[^/]+")
+
+_REQUEST: Final = re.compile(rf"{keys.REQUESTS}[0-9a-f]{{64}}\.json")
 
 
 def collect_garbage(store: ObjectStore, *, days: int, dry_run: bool, in_use: frozenset[str]) -> Removal:
@@ -109,6 +111,9 @@ def _garbage(store: ObjectStore, references: References, needs: Needs) -> tuple[
                 rest += parts
     networks = [info for info in references.below(keys.NETWORKS) if _NETWORK.fullmatch(info.key)]
     first += [Leaving(info, "others") for info in networks if not needs.network(info)]
+    # A client repeats its request for some minutes, so that its run is found again and not made twice.
+    requests = [info for info in references.below(keys.REQUESTS) if _REQUEST.fullmatch(info.key)]
+    first += [Leaving(info, "others") for info in requests if not needs.is_young([info])]
     first += [Leaving(info, "images") for info in _images_without_dataset(store, references, needs)]
     segments = [Leaving(info, "segments") for info in references.segments() if not needs.segment(info)]
     return first, rest, segments

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -17,8 +18,10 @@ from offshelf.store.patience import waits_end_with
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
 
     from offshelf.errors import OffshelfError
+    from offshelf.services.orchestrator.holdings.spool import SpoolRoom
     from offshelf.store import ObjectStore
 
 PIECE_BYTES = 1024 * 1024
@@ -85,6 +88,7 @@ class IncomingImage:
         self._pieces: list[Piece] = []
         self._sum = hashlib.sha256()
         self._file: IO[bytes] | None = None
+        self._give_back: Callable[[], None] | None = None
 
     @property
     def begun(self) -> bool:
@@ -100,6 +104,11 @@ class IncomingImage:
     def large(self) -> bool:
         """Whether its pieces have to be written to a file as they come, with `spool`."""
         return self.size > MEMORY_BYTES
+
+    async def find_room(self, room: SpoolRoom) -> None:
+        """Wait for room for the file of a large image; `discard` gives it back. Raises `ResourceExhausted`."""
+        await room.take(self.size)
+        self._give_back = partial(room.give_back, self.size)
 
     def add(self, piece: Piece) -> None:
         """Take the next piece.
@@ -182,6 +191,9 @@ class IncomingImage:
         self._pieces.clear()
         if self._file is not None:
             self._file.close()
+        if self._give_back is not None:
+            self._give_back()
+            self._give_back = None
 
 
 def _intact(piece: Piece) -> bool:

@@ -35,7 +35,11 @@ T = TypeVar("T")
 MOST_ASKED = 100_000
 """Images that one question may name."""
 
-MOST_DRAFTS = 8
+MOST_QUESTIONS = 32
+MOST_QUESTIONS_OF_USER = 8
+"""About images, at a time; a client asks over four connections."""
+
+MOST_DRAFTS = 4
 MOST_DRAFTS_OF_USER = 2
 """Datasets that are being described at a time, overall and by one user: each takes up to some hundred MB."""
 
@@ -98,12 +102,17 @@ class Library:
         self._collect = collect
         self._in_use = in_use
         self._hearing = hearing
-        self._drafts = Admission(most=MOST_DRAFTS, most_of_user=MOST_DRAFTS_OF_USER)
+        self._drafts = Admission(most=MOST_DRAFTS, most_of_user=MOST_DRAFTS_OF_USER, what="descriptions of datasets")
+        self._questions = Admission(
+            most=MOST_QUESTIONS, most_of_user=MOST_QUESTIONS_OF_USER, what="questions about images"
+        )
         self._changing = asyncio.Lock()
         """Held while a dataset is made and while anything is deleted: what was just found must still be there when the
         manifest is written."""
         self._changes: set[asyncio.Task[Any]] = set()
         self._removing = False
+        self._undisturbed = asyncio.Event()
+        self._undisturbed.set()
         self._deleting = ""
 
     @property
@@ -111,7 +120,12 @@ class Library:
         """Digest of the dataset that is being deleted, on which no run may begin; empty if none is."""
         return self._deleting
 
-    async def missing(self, digests: Collection[str]) -> list[str]:
+    async def undisturbed(self) -> None:
+        """Wait until nothing is being deleted. Until its caller next awaits something, no deletion begins either."""
+        while self._removing:
+            await self._undisturbed.wait()
+
+    async def missing(self, user: str, digests: Collection[str]) -> list[str]:
         """Find out which images the store does not have.
 
         The answer may be old at once, so `create` looks again.
@@ -120,12 +134,14 @@ class Library:
         ------
         InvalidInput
             For something that is no digest, or too many of them.
+        ResourceExhausted
+            If the user, or all together, ask too much at a time.
         """
-        if len(digests) > MOST_ASKED:
-            raise InvalidInput(f"{len(digests)} images are asked for at once: ask for at most {MOST_ASKED}.")
+        check_number_asked(len(digests))
         if not all(map(is_digest, digests)):
             raise InvalidInput("An image is named by its SHA-256, which has 32 bytes.")
-        found = await self._shelf.sizes(digests)
+        with self._questions.admitted(user):
+            found = await self._shelf.sizes(digests)
         return [digest for digest in dict.fromkeys(digests) if digest not in found]
 
     async def create(self, user: str, messages: AsyncIterator[str | Sequence[Item]]) -> DatasetCard:
@@ -267,6 +283,7 @@ class Library:
         if dry_run:
             return await self._threads.run(partial(_quietly, remove), in_use=self._in_use())
         self._removing, self._deleting = True, deleting
+        self._undisturbed.clear()
         return await self._alone(self._carry_out(remove))
 
     async def _carry_out(self, remove: Callable[..., Removal]) -> Removal:
@@ -274,6 +291,7 @@ class Library:
             return await self._threads.run(partial(_quietly, remove), in_use=self._in_use())
         finally:
             self._removing, self._deleting = False, ""
+            self._undisturbed.set()
 
     async def _alone(self, change: Coroutine[Any, Any, T]) -> T:
         """Carry out a change: one at a time, and to its end, also if its caller leaves meanwhile."""
@@ -292,6 +310,12 @@ def _quietly(function: Callable[..., T], /, *args: Any, stop: threading.Event, *
     """Call what does not look at `stop` itself."""
     with waits_end_with(stop):
         return function(*args, **kwargs)
+
+
+def check_number_asked(images: int) -> None:
+    """Refuse a question about too many images. Raises `InvalidInput`."""
+    if images > MOST_ASKED:
+        raise InvalidInput(f"{images} images are asked for at once: ask for at most {MOST_ASKED}.")
 
 
 def _fitting(cards: list[DatasetCard]) -> list[DatasetCard]:

@@ -16,6 +16,7 @@ from offshelf.services.orchestrator.holdings.incoming import (
     PIECE_DAMAGED,
     IncomingImage,
 )
+from offshelf.services.orchestrator.holdings.spool import SpoolRoom
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -66,11 +67,13 @@ class Uploads:
         quotas: Quotas,
         hearing: Hearing,
         admission: Admission | None = None,
+        room: SpoolRoom | None = None,
     ) -> None:
         self._store = store
         self._threads = threads
         self._quotas = quotas
         self._hearing = hearing
+        self._room = room or SpoolRoom()
         self._admission = admission or Admission(most=MOST_UPLOADS, most_of_user=MOST_UPLOADS_OF_USER)
 
     async def receive(self, user: str, messages: AsyncIterator[Sequence[Piece]]) -> UploadOutcome:
@@ -83,14 +86,14 @@ class Uploads:
         QuotaExceeded
             If the user has as much as they may have.
         ResourceExhausted
-            If too many uploads are going on, or the store is full.
+            If too many uploads are going on, there is no room for large images, or the store is full.
         DeadlineExceeded
             If nothing comes for too long.
         Unavailable
             If the store cannot be reached, or this server is stopping.
         """
         with self._admission.admitted(user):
-            reception = _Reception(self._store, self._threads, await self._quotas.allowance(user))
+            reception = _Reception(self._store, self._threads, await self._quotas.allowance(user), self._room)
             try:
                 async with aclosing(self._hearing.of(messages, bool)) as heard:
                     async for pieces in heard:
@@ -103,10 +106,11 @@ class Uploads:
 class _Reception:
     """The images of one call."""
 
-    def __init__(self, store: ObjectStore, threads: Threads, allowance: Allowance) -> None:
+    def __init__(self, store: ObjectStore, threads: Threads, allowance: Allowance, spool: SpoolRoom) -> None:
         self._store = store
         self._threads = threads
         self._allowance = allowance
+        self._spool = spool
         self._outcome = UploadOutcome()
         self._current: IncomingImage | None = None
         self._passed_over = ""
@@ -135,6 +139,8 @@ class _Reception:
                 await asyncio.wait(self._writing, return_when=asyncio.FIRST_COMPLETED)
             self._current = IncomingImage(piece)
             self._allowance.take(piece.image, piece.size)
+            if self._current.large:
+                await self._current.find_room(self._spool)
         image = self._current
         image.add(piece)
         if image.large and not await self._threads.run(image.spool, piece):

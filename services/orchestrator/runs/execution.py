@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from offshelf import models
@@ -21,6 +22,8 @@ from offshelf.services.orchestrator.runs.status import RunResult
 from offshelf.store import keys
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
     from offshelf.datasets import Dataset
     from offshelf.services.orchestrator.dispatch.units import ComparisonOutcome
     from offshelf.services.orchestrator.runs.inputs import Inputs
@@ -72,7 +75,7 @@ class Execution:
         async with self._journal.hold(self._bench.fleet, STATS, units=1):
             scores = await self._evaluate(dataset)
             self._journal.say("comparing")
-            with self._status.notices.topic() as tell:
+            async with self._stats() as tell:
                 comparison = await self._bench.dispatcher.compare(dataset.digest, self._spec.measure, scores, tell)
             await self._journal.append(runlog.COMPARED, comparison=comparison.comparison)
             fitted = self._spec.choice or comparison.scores[0].combination
@@ -81,6 +84,13 @@ class Execution:
             model = await self._fit(dataset, fitted)
             self._journal.say("writing the report")
             return await self._report(inputs, comparison, fitted, model)
+
+    @asynccontextmanager
+    async def _stats(self) -> AsyncIterator[Callable[[str], None]]:
+        """Ask for stats anew: while nobody had work for it, it may have been given up."""
+        with self._status.notices.topic() as tell:
+            async with self._journal.hold(self._bench.fleet, STATS, units=1):
+                yield tell
 
     async def _evaluate(self, dataset: Dataset) -> dict[Combination, str]:
         """Have every combination scored; returns what names the scores of each that could be."""
@@ -136,7 +146,7 @@ class Execution:
             skipped=skipped,
             left_out=tuple(self._status.left_out),
         )
-        with self._status.notices.topic() as tell:
+        async with self._stats() as tell:
             rendered = await self._bench.dispatcher.render_report(request, tell)
         findings = RunFindings(
             dataset=dataset,

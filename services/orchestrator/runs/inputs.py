@@ -48,6 +48,8 @@ async def read_inputs(bench: Workbench, journal: Journal, stop: threading.Event)
         If they lie where this server may not read.
     """
     journal.say("reading the images")
+    # A deletion that has begun knows nothing of this run, and may remove or rewrite what it would find now.
+    await _undisturbed(bench, journal)
     inputs = await _read_before(bench, journal)
     if inputs is None:
         if journal.status.spec.stored_dataset:
@@ -56,6 +58,7 @@ async def read_inputs(bench: Workbench, journal: Journal, stop: threading.Event)
             inputs = await _scan(bench, journal, stop)
             # What could be read may be less than what was listed.
             datasets.check_classes(inputs.dataset.items, folds=2)
+            await _undisturbed(bench, journal)  # nor of this dataset; nothing may be awaited before it is named
             journal.status.dataset = inputs.dataset.digest  # so that from now on nobody deletes it
             await journal.with_store(_keep, bench.store, inputs, journal.status.spec.source, journal.status.user)
         await journal.append(runlog.DATASET_READ, **_to_json(inputs))
@@ -84,6 +87,12 @@ def title_of(store: ObjectStore, source: str, dataset: str) -> str:
         except (NotFound, DataLoss):
             pass
     return datasets.display_name(source)
+
+
+async def _undisturbed(bench: Workbench, journal: Journal) -> None:
+    with journal.status.notices.topic() as tell:
+        tell("The run waits until a deletion has ended.")
+        await bench.undisturbed()  # in no task of its own: then something else could come between
 
 
 async def _read_before(bench: Workbench, journal: Journal) -> Inputs | None:

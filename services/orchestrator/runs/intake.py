@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,12 @@ if TYPE_CHECKING:
     from offshelf.services.orchestrator.catalog import ExtractorCatalog
     from offshelf.services.orchestrator.runs.specification import RunSpec
     from offshelf.store import ObjectStore
+
+
+_LISTINGS = 2
+"""Folders and buckets that are listed at a time: each may have hundreds of thousands of files."""
+
+_MOST_NAMES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +66,11 @@ class Intake:
         self._store = store
         self._roots = roots
         self._buckets = buckets
+        self._listers = ThreadPoolExecutor(_LISTINGS, thread_name_prefix="listing")
         self.catalog = catalog
 
     async def specify(self, request: Request) -> RunSpec:
-        """Check a request and make it definite.
+        """Make a request definite; `check` looks at what it is about.
 
         Raises
         ------
@@ -70,8 +79,10 @@ class Intake:
         PermissionDenied
             If the dataset lies outside the data roots and buckets.
         """
+        if len(request.extractors) + len(request.classifiers) > _MOST_NAMES:
+            raise InvalidInput("There are not so many extractors and classifiers: name each once.")
         source = await asyncio.to_thread(datasets.source_uri, request.dataset, roots=self._roots, buckets=self._buckets)
-        spec = make_spec(
+        return make_spec(
             source=source,
             extractors=request.extractors,
             classifier_names=request.classifiers,
@@ -81,16 +92,34 @@ class Intake:
             choice=request.choice,
             catalog=self.catalog,
         )
-        await asyncio.to_thread(self._check_feasible, spec)
-        return spec
 
-    def _check_feasible(self, spec: RunSpec) -> None:
+    async def check(self, spec: RunSpec) -> None:
+        """Refuse a run that could only fail. Images are listed for few runs at a time; others wait.
+
+        Raises
+        ------
+        InvalidInput
+            If no extractor is available, or the images are no dataset.
+        PermissionDenied
+            If they lie where this server may not read.
+        """
+        await asyncio.to_thread(self._check_extractors, spec)
+        if spec.stored_dataset:
+            await asyncio.to_thread(self._check_stored, spec)
+            return
+        # In threads of their own: one whose client has left cannot be stopped, and counts for as long as it goes on.
+        context = contextvars.copy_context()
+        await asyncio.get_running_loop().run_in_executor(self._listers, context.run, self._check_listing, spec)
+
+    def _check_extractors(self, spec: RunSpec) -> None:
         reasons = [self.catalog.availability(name) for name in spec.extractors]
         if all(reasons):
             raise InvalidInput(" ".join(reasons))
-        if spec.stored_dataset:
-            datasets.check_classes(read_stored(self._store, spec.stored_dataset).items, spec.folds)
-            return
+
+    def _check_stored(self, spec: RunSpec) -> None:
+        datasets.check_classes(read_stored(self._store, spec.stored_dataset).items, spec.folds)
+
+    def _check_listing(self, spec: RunSpec) -> None:
         source = datasets.open_source(spec.source, roots=self._roots, store=self._store, buckets=self._buckets)
         try:
             datasets.check_classes(source.entries(), spec.folds)

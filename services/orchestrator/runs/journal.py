@@ -12,7 +12,7 @@ from offshelf.services.orchestrator.dispatch.patience import outwait_store
 from offshelf.services.orchestrator.figures import Figures, NoFigures
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from offshelf.services.orchestrator.catalog import ExtractorCatalog
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+async def _nothing_is_deleted() -> None:
+    return
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class Workbench:
     """Images with more are not used."""
     buckets: tuple[str, ...] = ()
     """Buckets that datasets may be read from."""
+    undisturbed: Callable[[], Awaitable[None]] = _nothing_is_deleted
+    """Waits until nothing is being deleted."""
     figures: Figures = field(default_factory=NoFigures)
 
 

@@ -55,6 +55,8 @@ class Orchestrator:
         again (embedded, where an old run must not keep the machine from a new one).
     quota_runs
         Most runs of one user that are going on at a time; 0 for any number.
+    deleting
+        Says which dataset is being deleted, by its digest, or "".
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Orchestrator:
         execute: Callable[[Journal], Execution],
         take_up: bool,
         quota_runs: int = 0,
+        deleting: Callable[[], str] = lambda: "",
         figures: Figures | None = None,
     ) -> None:
         self._store = store
@@ -74,9 +77,12 @@ class Orchestrator:
         self._execute = execute
         self._take_up = take_up
         self._quota_runs = quota_runs
+        self._deleting = deleting
         self._figures = figures or NoFigures()
         self._roll = Roll(log)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._charged: dict[str, str] = {}
+        """For each run that is going on, whose quota it counts for: that of who asked for it last."""
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
         self._draining = False
@@ -90,13 +96,15 @@ class Orchestrator:
         """Learn of the runs in the store, and take up the unfinished ones if asked to."""
         for journal in await self._roll.read():
             if self._take_up:
-                self._start(journal, taken_over=True)
+                self._start(journal, journal.status.user, taken_over=True)
             else:
                 journal.status.interrupt()
 
     def datasets_in_use(self) -> frozenset[str]:
         """Digests of the datasets that unfinished runs work on, or are about to."""
-        return frozenset(each.status.dataset for each in self._roll.unfinished() if each.status.dataset)
+        found = [each.status for each in self._roll.unfinished()]
+        # One whose failure could not be written is unfinished by the log, and nobody may ever ask for it again.
+        return frozenset(status.dataset for status in found if status.dataset and not status.state.ended)
 
     async def create(self, request: Request, *, request_id: str, user: str) -> tuple[RunStatus, bool]:
         """Check what is asked for and start it; returns the run, and whether it is one that was there.
@@ -116,12 +124,19 @@ class Orchestrator:
             If something in it cannot be used.
         PermissionDenied
             If the dataset lies outside the data roots and buckets.
+        Conflict
+            If the dataset is being deleted.
         ResourceExhausted
             If the user has as many runs going on as one may have.
         Unavailable
             If this orchestrator drains.
         """
         spec = await self._intake.specify(request)
+        equal = self._roll.equal(spec)
+        begins = equal is None or equal.status.run_id not in self._tasks
+        if self._quota_runs and begins and await self._requested(request_id, user) is None:
+            self._check_quota(user)  # once more than `_create` does: the next step lists all images, which costs
+        await self._intake.check(spec)
         return await self._change(self._create(request_id, spec, user))
 
     async def get(self, run_id: str) -> RunStatus:
@@ -224,38 +239,41 @@ class Orchestrator:
     async def _create(self, request_id: str, spec: RunSpec, user: str) -> tuple[RunStatus, bool]:
         if self._draining:
             raise Unavailable("This server is stopping.")
-        request = digest_of([user, request_id])
-        known = await asyncio.to_thread(self._log.requested, request)
+        if spec.stored_dataset and spec.stored_dataset == self._deleting():
+            raise Conflict(f"Dataset {spec.stored_dataset} is being deleted: upload it again when that has ended.")
+        known = await self._requested(request_id, user)
         if known is not None and known in self._roll:
-            return await self._go_on(known)
+            return await self._go_on(known, user)
         equal = self._roll.equal(spec)
         run_id = equal.status.run_id if equal else str(ULID())
         if equal is None:
             self._check_quota(user)
-        await asyncio.to_thread(self._log.remember_request, request, run_id)
+        await asyncio.to_thread(self._log.remember_request, _name_of(request_id, user), run_id)
         if equal:
-            return await self._go_on(run_id)
+            return await self._go_on(run_id, user)
         # The id that this call has in the logs of all services, if there is one.
         trace = current_request_id.get() or request_id
         history = await asyncio.to_thread(self._log.create, run_id, spec.to_json(), request_id=trace, user=user)
         journal = self._roll.add(RunStatus(spec, history))
-        self._start(journal)
+        self._start(journal, user)
         return journal.status, False
 
-    async def _go_on(self, run_id: str) -> tuple[RunStatus, bool]:
-        """Go on with a run that somebody asks for again, unless it is going on or has ended."""
+    async def _requested(self, request_id: str, user: str) -> str | None:
+        """Find the id of the run that a request has made before."""
+        return await asyncio.to_thread(self._log.requested, _name_of(request_id, user))
+
+    async def _go_on(self, run_id: str, user: str) -> tuple[RunStatus, bool]:
+        """Go on with a run that a user asks for again, unless it is going on or has ended. It stays its owner's."""
         status = await self.get(run_id)
         journal = self._roll.journal(run_id)
         if journal and run_id not in self._tasks:
-            self._check_quota(status.user)
+            self._check_quota(user)
             await journal.append_at_once(runlog.TAKEN_OVER, asked=True)
-            self._start(journal)
+            self._start(journal, user)
         return status, True
 
     def _check_quota(self, user: str) -> None:
-        going_on = sum(
-            each.status.user == user for each in self._roll.unfinished() if each.status.run_id in self._tasks
-        )
+        going_on = list(self._charged.values()).count(user)
         if self._quota_runs and going_on >= self._quota_runs:
             raise ResourceExhausted(
                 f"{user} has {going_on} runs going on, and one user may have {self._quota_runs}: "
@@ -288,17 +306,18 @@ class Orchestrator:
             raise
         self._settle(journal)
 
-    def _start(self, journal: Journal, *, taken_over: bool = False) -> None:
-        """Begin to work on a run; `taken_over`: by this server on its own, which has to be written first."""
+    def _start(self, journal: Journal, user: str, *, taken_over: bool = False) -> None:
+        """Begin to work on a run for a user; `taken_over`: by this server on its own, which has to be written first."""
         run_id = journal.status.run_id
         context = contextvars.copy_context()
         context.run(current_request_id.set, journal.status.request_id)
         work = self._work(journal, taken_over=taken_over)
         task = asyncio.get_running_loop().create_task(work, name=f"run {run_id}", context=context)
-        self._tasks[run_id] = task
+        self._tasks[run_id], self._charged[run_id] = task, user
 
         def end(_: asyncio.Task[None]) -> None:
             self._tasks.pop(run_id, None)
+            self._charged.pop(run_id, None)
             self._settle(journal)
 
         task.add_done_callback(end)
@@ -315,3 +334,8 @@ class Orchestrator:
     def _settle(self, journal: Journal) -> None:
         if self._roll.settle(journal):
             self._figures.run_ended(str(journal.status.state))
+
+
+def _name_of(request_id: str, user: str) -> str:
+    """Name a request so that nobody gets another user's run by its id."""
+    return digest_of([user, request_id])

@@ -11,6 +11,8 @@ from offshelf.errors import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from offshelf.errors import OffshelfError
+
 T = TypeVar("T")
 
 REMOTE_PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0, *([8.0] * 36))
@@ -33,6 +35,10 @@ class Absence:
         self.pauses = tuple(pauses)
         self._met = False
 
+    def meet(self) -> None:
+        """Take note that the server was spoken to."""
+        self._met = True
+
     def attempts(self) -> Attempts:
         """Begin something that may have to be done again."""
         return Attempts(self.pauses if self._met else ())
@@ -46,7 +52,7 @@ class Absence:
             except Unavailable as error:
                 attempts.wait_after(error)
             else:
-                self._met = True
+                self.meet()
                 return result
 
 
@@ -56,7 +62,7 @@ class Attempts:
     def __init__(self, pauses: Sequence[float]) -> None:
         self._pauses = iter(pauses)
 
-    def wait_after(self, error: Unavailable) -> None:
+    def wait_after(self, error: OffshelfError) -> None:
         """Wait before the next attempt; raises the error when it was the last."""
         pause = next(self._pauses, None)
         if pause is None:

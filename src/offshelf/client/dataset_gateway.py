@@ -93,13 +93,7 @@ class DatasetGateway:
 
         def requests() -> Iterator[dataset_pb2.CreateDatasetRequest]:
             yield dataset_pb2.CreateDatasetRequest(header=dataset_pb2.DatasetHeader(name=name))
-            for start in range(0, len(items), _ITEMS_A_MESSAGE):
-                listed = [
-                    dataset_pb2.DatasetItem(
-                        path=item.path, label=item.label, group=item.group, image=bytes.fromhex(item.digest)
-                    )
-                    for item in items[start : start + _ITEMS_A_MESSAGE]
-                ]
+            for listed in _listings(items):
                 yield dataset_pb2.CreateDatasetRequest(items=dataset_pb2.DatasetItems(items=listed))
 
         answer = self._stub.CreateDataset(requests(), timeout=_CREATE_SECONDS)
@@ -181,6 +175,24 @@ class UploadLine:
                     return {refused.image.hex(): refused.reason for refused in answer.refused}
         finally:
             call.cancel()
+
+
+def _listings(items: Iterable[Listed]) -> Iterator[list[dataset_pb2.DatasetItem]]:
+    """Divide a description, so that a message stays within a MiB unless a single item does not."""
+    held: list[dataset_pb2.DatasetItem] = []
+    size = 0
+    for item in items:
+        message = dataset_pb2.DatasetItem(
+            path=item.path, label=item.label, group=item.group, image=bytes.fromhex(item.digest)
+        )
+        bytes_ = message.ByteSize()
+        if held and (len(held) == _ITEMS_A_MESSAGE or size + bytes_ > CHUNK_BYTES):
+            yield held
+            held, size = [], 0
+        held.append(message)
+        size += bytes_
+    if held:
+        yield held
 
 
 def _messages(parts: Iterable[Part]) -> Iterator[dataset_pb2.UploadImagesRequest]:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import uuid
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from offshelf.client import wire
 from offshelf.client.absence import LOCAL_PAUSES, REMOTE_PAUSES, Absence
 from offshelf.client.dataset_gateway import DatasetGateway
 from offshelf.client.records import ModelSummary, Prediction
-from offshelf.errors import Internal, Unavailable
+from offshelf.errors import Internal, ResourceExhausted, Unavailable
 from offshelf.rpc.channel import open_sync_channel
 from offshelf.v1 import orchestrator_pb2, orchestrator_pb2_grpc, predictor_pb2, predictor_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
     import grpc
 
     from offshelf.client.records import Catalog, RunSpec, RunStatus
+
+T = TypeVar("T")
 
 _CREATE_SECONDS = 120.0
 """A large folder on a network drive takes its time to be listed."""
@@ -110,7 +112,10 @@ class Gateway:
         return self._status(answer.run)
 
     def read_artifact(self, run_id: str, name: str) -> Iterator[bytes]:
-        """Yield the bytes of an artefact in chunks. After a cut, which the server outlives, it is read on."""
+        """Yield the bytes of an artefact in chunks. After a cut, which the server outlives, it is read on.
+
+        A server that has too many downloads at the moment is waited for.
+        """
         request = orchestrator_pb2.ReadArtifactRequest(run_id=run_id, name=name)
         read, attempts = 0, self.absence.attempts()
         while True:
@@ -124,7 +129,7 @@ class Gateway:
                         read = passed
                     elif not passed:
                         yield b""
-            except Unavailable as error:
+            except (Unavailable, ResourceExhausted) as error:
                 attempts.wait_after(error)
             else:
                 return
@@ -137,24 +142,31 @@ class Gateway:
 
     def describe_model(self, digest: str) -> ModelSummary:
         """Show what a model is."""
-        answer = self._predictor().DescribeModel(predictor_pb2.DescribeModelRequest(model=digest))
+        request = predictor_pb2.DescribeModelRequest(model=digest)
+        answer = self._ask_predictor(lambda predictor: predictor.DescribeModel(request))
         return ModelSummary(digest, answer.extractor, answer.classifier, tuple(answer.classes))
 
     def predict(self, digest: str, images: Sequence[bytes]) -> list[Prediction]:
         """Classify encoded images that fit in one message."""
         request = predictor_pb2.PredictRequest(model=digest, images=images)
-        try:
-            answer = self._predictor().Predict(request, timeout=_PREDICT_SECONDS)
-        except Unavailable:
-            # It may have been started anew on another port. Asking twice is harmless: a prediction changes nothing.
-            self._forget_predictor()
-            answer = self._predictor().Predict(request, timeout=_PREDICT_SECONDS)
+        # Asking twice is harmless: a prediction changes nothing.
+        answer = self._ask_predictor(lambda predictor: predictor.Predict(request, timeout=_PREDICT_SECONDS))
         if len(answer.results) != len(images):
             raise Internal(f"The predictor gave {len(answer.results)} results for {len(images)} images.")
         return [
             Prediction(None, label=result.label, probabilities=dict(result.probabilities), error=result.error)
             for result in answer.results
         ]
+
+    def _ask_predictor(self, ask: Callable[[predictor_pb2_grpc.PredictorServiceStub], T]) -> T:
+        def attempt() -> T:
+            try:
+                return ask(self._predictor())
+            except Unavailable:
+                self._forget_predictor()  # it may have been started anew on another port
+                raise
+
+        return self.absence.outlast(attempt)
 
     def _predictor(self) -> predictor_pb2_grpc.PredictorServiceStub:
         if self._predictor_channel is None:
@@ -164,7 +176,8 @@ class Gateway:
 
     def _locate_predictor(self) -> str:
         request = orchestrator_pb2.LocatePredictorRequest()
-        return self._orchestrator.LocatePredictor(request, timeout=_LOCATE_SECONDS).address
+        answer = self.absence.outlast(lambda: self._orchestrator.LocatePredictor(request, timeout=_LOCATE_SECONDS))
+        return answer.address
 
     def _forget_predictor(self) -> None:
         if self._predictor_channel is not None:

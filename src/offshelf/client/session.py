@@ -196,6 +196,8 @@ class Client:
             seed=seed,
             choice=choice,
         )
+        if named != os.fspath(dataset) and self._endpoint is None:
+            self._gateway.absence.meet()  # it was uploaded, or found by its name
         status, resumed = self._gateway.create_run(spec)
         return Run(self._gateway, status, spec=spec, origin=self._origin, resumed=resumed, skipped=skipped)
 

@@ -178,6 +178,8 @@ def _options(*, local: bool, server_name: str) -> list[tuple[str, Any]]:
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 2000),
         ("grpc.dns_ares_query_timeout", _CONNECT_MILLISECONDS),
+        # By default 30 s: so long a pod that was replaced would stay unknown to who names it by a headless Service.
+        ("grpc.dns_min_time_between_resolutions_ms", 2000),
         # Otherwise channels to one address share a connection, and its back-off after a failure.
         ("grpc.use_local_subchannel_pool", 1),
     ]

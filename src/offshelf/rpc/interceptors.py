@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
 
-from offshelf.errors import Internal, OffshelfError, Unavailable
+from offshelf.errors import Internal, OffshelfError, StoreUnavailable, Unavailable
 from offshelf.logs import request_id
 from offshelf.rpc.authentication import TooManyFailures
 from offshelf.rpc.status import ERROR_METADATA, REQUEST_ID_METADATA, public_name, status_of, wire_detail
@@ -186,5 +186,11 @@ async def errors_layer(call: Call) -> AsyncIterator[None]:
 
 
 async def _abort(call: Call, error: OffshelfError) -> None:
-    trailing = ((ERROR_METADATA, public_name(error)), (REQUEST_ID_METADATA, request_id.get()))
+    trailing: tuple[tuple[str, str], ...] = (
+        (ERROR_METADATA, public_name(error)),
+        (REQUEST_ID_METADATA, request_id.get()),
+    )
+    if isinstance(error, StoreUnavailable):
+        # The store was waited for here already: gRPC's own attempts would only keep the reason from the caller.
+        trailing = (*trailing, ("grpc-retry-pushback-ms", "-1"))
     await call.context.abort(status_of(error), wire_detail(error.message), trailing)

@@ -5,6 +5,7 @@ The same for `grpc.aio` and for plain `grpc`, whose interceptors have nothing in
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LOCALLY_CANCELLED: Final = "Locally cancelled"
+_LIMIT: Final = re.compile(r"larger than max \(\d+ vs\. (\d+)\)")
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class CallPolicy:
                 # A server that stops cancels what has not ended in its grace.
                 error = Unavailable(f"{server} ended the call; it may be stopping. Try again.")
             case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in details:
-                limit = MAX_MESSAGE_BYTES // 2**20
+                said = _LIMIT.search(details)  # that of the side which refused it
+                limit = (int(said[1]) if said else MAX_MESSAGE_BYTES) // 2**20
                 error = ResourceExhausted(f"A message was larger than the limit of {limit} MiB. Send less at once.")
             case grpc.StatusCode.UNIMPLEMENTED:
                 advice = "Check the address, and install the same version of Offshelf on both sides."

@@ -22,7 +22,15 @@ from offshelf.rpc.interceptors import ServerShell, errors_layer, request_id_laye
 from offshelf.rpc.lifecycle import StopRequest, exit_at_the_latest, finish, print_line, take_stdout
 from offshelf.rpc.limits import MAX_MESSAGE_BYTES
 from offshelf.rpc.metrics import CallMetrics, MetricsServer
-from offshelf.rpc.service import Audited, Drains, KnowsWhetherLive, Measured, WantsAddress
+from offshelf.rpc.service import (
+    Audited,
+    Drains,
+    KnowsWhetherLive,
+    LimitsRequests,
+    Measured,
+    ServesMore,
+    WantsAddress,
+)
 from offshelf.settings import Settings
 
 if TYPE_CHECKING:
@@ -130,19 +138,21 @@ async def start(service: Service, settings: Settings, registry: CollectorRegistr
         metrics = MetricsServer(registry, settings.host, settings.metrics_port)
         undo.append(metrics.stop)
 
+        largest = service.largest_request if isinstance(service, LimitsRequests) else MAX_MESSAGE_BYTES
+        names = (service.name, *(service.other_names if isinstance(service, ServesMore) else ()))
         main = grpc.aio.server(
             interceptors=[shell],
             options=[
                 # Without this a second server shares the port silently.
                 ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_receive_message_length", largest),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
                 *access.options,
             ],
         )
         undo.append(lambda: main.stop(None))
         service.register(main)
-        reflection.enable_server_reflection((service.name, reflection.SERVICE_NAME), main)
+        reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), main)
         # Before warming up: a port in use should not be found out minutes later.
         port = _listen(main, settings.host, settings.port, "OFFSHELF_PORT", access.credentials)
         await service.warm_up()

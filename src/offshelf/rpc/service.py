@@ -80,6 +80,22 @@ class Audited(Protocol):
 
 
 @runtime_checkable
+class LimitsRequests(Protocol):
+    """A service that needs no requests as large as a message may be, and takes none."""
+
+    largest_request: int
+    """In bytes."""
+
+
+@runtime_checkable
+class ServesMore(Protocol):
+    """A service that registers servicers of several contracts."""
+
+    other_names: tuple[str, ...]
+    """Full names of all but `name`."""
+
+
+@runtime_checkable
 class Measured(Protocol):
     """A service that has figures of its own."""
 

@@ -168,9 +168,13 @@ def epoch(number: int) -> str:
     return f"{EPOCHS}{number:08d}"
 
 
+REQUESTS = "requests/"
+"""Prefix of what is known of clients' requests."""
+
+
 def request(digest: str) -> str:
     """The run that was created for a client's request; named by the digest of that request's id."""
-    return f"requests/{digest}.json"
+    return f"{REQUESTS}{digest}.json"
 
 
 AUDIT = "audit/"

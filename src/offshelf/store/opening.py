@@ -30,8 +30,9 @@ PATIENCE_SECONDS = 90.0
 DOOR_SECONDS = 15.0
 """The same for services whose callers wait for an answer: well within the 30 seconds that a call has."""
 
-START_SECONDS = 15.0
-"""The same for the first look at a store: long enough to start beside its server, short enough to be told of it."""
+START_SECONDS = 60.0
+"""The same for the first look at a store: longer than a small S3 server takes to be moved to another machine, since a
+process that gives up is started again later and later; shorter than the time a start may take."""
 
 
 class _Openable(ObjectStore, Protocol):

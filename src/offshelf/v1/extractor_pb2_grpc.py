@@ -71,7 +71,8 @@ class ExtractorServiceServicer:
         cannot be used gets a status and a reason in the segment and never fails the call.
 
         Errors:
-        INVALID_ARGUMENT    the request names another extractor or fingerprint than this replica serves, or no image.
+        INVALID_ARGUMENT    the request names no image.
+        FAILED_PRECONDITION the request names another extractor or fingerprint than this replica serves: ask another one.
         NOT_FOUND           the dataset is not in the store.
         PERMISSION_DENIED   the source lies outside the data roots, or the store refuses.
         RESOURCE_EXHAUSTED  the store is full.

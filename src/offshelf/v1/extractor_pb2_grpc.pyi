@@ -44,7 +44,8 @@ class ExtractorServiceStub:
     cannot be used gets a status and a reason in the segment and never fails the call.
 
     Errors:
-      INVALID_ARGUMENT    the request names another extractor or fingerprint than this replica serves, or no image.
+      INVALID_ARGUMENT    the request names no image.
+      FAILED_PRECONDITION the request names another extractor or fingerprint than this replica serves: ask another one.
       NOT_FOUND           the dataset is not in the store.
       PERMISSION_DENIED   the source lies outside the data roots, or the store refuses.
       RESOURCE_EXHAUSTED  the store is full.
@@ -74,7 +75,8 @@ class ExtractorServiceAsyncStub(ExtractorServiceStub):
     cannot be used gets a status and a reason in the segment and never fails the call.
 
     Errors:
-      INVALID_ARGUMENT    the request names another extractor or fingerprint than this replica serves, or no image.
+      INVALID_ARGUMENT    the request names no image.
+      FAILED_PRECONDITION the request names another extractor or fingerprint than this replica serves: ask another one.
       NOT_FOUND           the dataset is not in the store.
       PERMISSION_DENIED   the source lies outside the data roots, or the store refuses.
       RESOURCE_EXHAUSTED  the store is full.
@@ -113,7 +115,8 @@ class ExtractorServiceServicer(metaclass=_abc_1.ABCMeta):
         cannot be used gets a status and a reason in the segment and never fails the call.
 
         Errors:
-          INVALID_ARGUMENT    the request names another extractor or fingerprint than this replica serves, or no image.
+          INVALID_ARGUMENT    the request names no image.
+          FAILED_PRECONDITION the request names another extractor or fingerprint than this replica serves: ask another one.
           NOT_FOUND           the dataset is not in the store.
           PERMISSION_DENIED   the source lies outside the data roots, or the store refuses.
           RESOURCE_EXHAUSTED  the store is full.
