@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from offshelf import tokens
 from offshelf.access import OWNER, Caller, Role
-from offshelf.errors import PermissionDenied, ResourceExhausted, Unauthenticated
+from offshelf.errors import PermissionDenied, Unauthenticated
 from offshelf.reloading import Reloaded
 from offshelf.rpc.auth import AUTHORIZATION_METADATA, BEARER, caller_of_call
 from offshelf.rpc.permissions import least_role
-from offshelf.rpc.throttle import FailureLimit, address_of
+from offshelf.rpc.throttle import FailureLimit, TooManyFailures, address_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -30,10 +30,6 @@ ORCHESTRATOR: Final = "orchestrator"
 
 _ALTERNATIVE_NAMES: Final = "x509_subject_alternative_name"
 _SERVICES: Final = frozenset({Role.SERVICE})
-
-
-class TooManyFailures(ResourceExhausted):
-    """An address has failed so often that it is not even told how any more."""
 
 
 class Authenticator(Protocol):

@@ -21,8 +21,8 @@ import grpc
 
 from offshelf.errors import Internal, OffshelfError, StoreUnavailable, Unavailable
 from offshelf.logs import request_id
-from offshelf.rpc.authentication import TooManyFailures
 from offshelf.rpc.status import ERROR_METADATA, REQUEST_ID_METADATA, public_name, status_of, wire_detail
+from offshelf.rpc.throttle import TooManyFailures
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence

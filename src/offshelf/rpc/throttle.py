@@ -8,6 +8,8 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
+from offshelf.errors import ResourceExhausted
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -19,6 +21,10 @@ SECONDS: Final = 60.0
 
 _MOST_ADDRESSES: Final = 4096
 _IPV6_SITE_BITS: Final = 64
+
+
+class TooManyFailures(ResourceExhausted):
+    """An address has failed so often that it is not even told how any more."""
 
 
 class FailureLimit:
