@@ -9,12 +9,13 @@ import secrets
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "offshelf"
@@ -187,6 +188,58 @@ def deploy(folder: Path, weights: Path | None) -> Deployed:
     token = make_secrets(folder, keys)
     make("deploy", "OVERLAY=local")
     return Deployed(node_address(), folder, token, keys)
+
+
+@contextmanager
+def faulty_s3(deployed: Deployed, *, fail: float, delay: float) -> Iterator[None]:
+    """Have everything that goes to the store go through a proxy that fails a share of the calls and slows down all."""
+    del deployed
+    code = (ROOT / "tests/integration/faulty_s3.py").read_text()
+    command = ["/opt/offshelf/bin/python", "/code/faulty_s3.py", "--upstream", "http://s3-itself:9000"]
+    labels = {"app.kubernetes.io/name": "s3-proxy"}
+    container = {
+        "name": "proxy",
+        "image": "localhost/offshelf-sdk:dev",
+        "imagePullPolicy": "IfNotPresent",
+        "command": [*command, "--port", "9000", "--fail", str(fail), "--delay", str(delay)],
+        "ports": [{"name": "s3", "containerPort": 9000}],
+        "readinessProbe": {"tcpSocket": {"port": "s3"}, "periodSeconds": 1},
+        "volumeMounts": [{"name": "code", "mountPath": "/code"}],
+    }
+    pod = {"containers": [container], "volumes": [{"name": "code", "configMap": {"name": "s3-proxy"}}]}
+    objects = [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "s3-proxy"}, "data": {"faulty_s3.py": code}},
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "s3-itself"},
+            "spec": {"selector": {"app.kubernetes.io/name": "s3"}, "ports": [{"port": 9000, "targetPort": "s3"}]},
+        },
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "s3-proxy"},
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": pod},
+            },
+        },
+    ]
+    there = ("--namespace", STORE_NAMESPACE)
+    kubectl("apply", *there, "--filename", "-", give=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+    kubectl("rollout", "status", "deployment/s3-proxy", *there, "--timeout=60s")
+    select_s3("s3-proxy")
+    try:
+        yield
+    finally:
+        select_s3("s3")
+        kubectl("delete", "deployment/s3-proxy", "service/s3-itself", "configmap/s3-proxy", *there)
+
+
+def select_s3(name: str) -> None:
+    """Say which pods the store's address leads to."""
+    patch = {"spec": {"selector": {"app.kubernetes.io/name": name}}}
+    kubectl("patch", "service", "s3", "--namespace", STORE_NAMESPACE, "--patch", json.dumps(patch))
 
 
 def undeploy() -> None:

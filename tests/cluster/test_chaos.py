@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 import pytest
 from minio import Minio
 
+from offshelf import Client
 from tests.cluster import photos
 from tests.cluster.installation import (
     BUCKET,
     NAMESPACE,
     S3_PORT,
     STORE_NAMESPACE,
+    faulty_s3,
     kubectl,
     read,
     run_offshelf,
@@ -29,7 +31,7 @@ from tests.cluster.installation import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.cluster.installation import Deployed
@@ -117,37 +119,86 @@ def quiet(dataset: Path, material: Path | None, tmp_path_factory: pytest.TempPat
     return folder / "out"
 
 
-def test_a_run_survives_the_death_of_any_pod(deployed: Deployed, dataset: Path, quiet: Path, tmp_path: Path) -> None:
-    """A pod of any kind, the store's own included, may die every ten seconds: the result is the same."""
-    chance, out = random.Random(1), tmp_path / "out"
-    killed: list[str] = []
+@dataclass
+class Ordeal:
+    """What a run went through, and what it said."""
+
+    returncode: int
+    said: str
+    written_again: int
+    """Segments that were there and were written once more."""
+
+
+def go_through(deployed: Deployed, dataset: Path, out: Path, seed: int, disturb: Callable[[], object]) -> Ordeal:
+    """Run to the end, with a disturbance every ten seconds from when the images are there, a number of times."""
+    said: list[str] = []
+    # A seed is in the name of scores; features of an earlier run would leave nothing to do.
+    with Client(deployed.server, deployed.token, deployed.authority) as client:
+        for old in client.datasets():
+            client.delete_dataset(old.digest)
     with (
         watched(deployed) as writes,
         subprocess.Popen(
-            [sys.executable, "-m", "offshelf.cli", "run", str(dataset), *WHAT, "-o", str(out)],
+            [sys.executable, "-m", "offshelf.cli", "run", str(dataset), *WHAT, "--seed", str(seed), "-o", str(out)],
             env=deployed.client_environment,
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
-        ) as client,
+        ) as process,
     ):
-        assert client.stderr is not None
-        said: list[str] = []
-        for line in client.stderr:  # the upload comes first; it has tests of its own
+        assert process.stderr is not None
+        for line in process.stderr:  # the upload comes first; it has tests of its own
             said.append(line)
             if "has started" in line:
                 break
-        reader = threading.Thread(target=lambda: said.extend(client.stderr or ()))
+        reader = threading.Thread(target=lambda: said.extend(process.stderr or ()))
         reader.start()
-        while client.poll() is None and len(killed) < KILLS:
+        for _ in range(KILLS):
             time.sleep(PAUSE_SECONDS)
-            if client.poll() is None:
-                killed.append(kill_somebody(chance))
-        client.wait()
+            if process.poll() is not None:
+                break
+            disturb()
+        process.wait()
         reader.join()
-    story = f"killed: {killed}\nsaid: {''.join(said[-40:])}\n"
-    print(story, f"segments written again: {writes.again('features/')}")  # noqa: T201
-    assert client.returncode == 0, story + state()
+    return Ordeal(process.returncode, "".join(said[-40:]), writes.again("features/"))
+
+
+def assert_unharmed(ordeal: Ordeal, out: Path, quiet: Path, story: str) -> None:
+    """Hold a run to the result of a quiet one."""
+    print(f"{story}\n{ordeal.said}\nsegments written again: {ordeal.written_again}")  # noqa: T201
+    assert ordeal.returncode == 0, f"{story}\n{ordeal.said}\n{state()}"
     assert (out / "scores.parquet").read_bytes() == (quiet / "scores.parquet").read_bytes()
     assert (out / "table.csv").read_bytes() == (quiet / "table.csv").read_bytes()
-    assert writes.again("features/") <= len(killed) * UNITS_IN_FLIGHT, story
+
+
+def test_a_run_survives_the_death_of_any_pod(deployed: Deployed, dataset: Path, quiet: Path, tmp_path: Path) -> None:
+    """A pod of any kind, the store's own included, may die every ten seconds: the result is the same."""
+    chance, killed = random.Random(1), list[str]()
+    ordeal = go_through(deployed, dataset, tmp_path / "out", 0, lambda: killed.append(kill_somebody(chance)))
+    assert_unharmed(ordeal, tmp_path / "out", quiet, f"killed: {killed}")
+    assert ordeal.written_again <= len(killed) * UNITS_IN_FLIGHT
+
+
+def test_a_run_survives_a_store_on_a_bad_day(deployed: Deployed, dataset: Path, quiet: Path, tmp_path: Path) -> None:
+    """A tenth of the calls of S3 may fail, and each take a fifth of a second longer, while pods die."""
+    chance, killed = random.Random(2), list[str]()
+    with faulty_s3(deployed, fail=0.1, delay=0.2):
+        ordeal = go_through(deployed, dataset, tmp_path / "out", 0, lambda: killed.append(kill_somebody(chance)))
+    assert_unharmed(ordeal, tmp_path / "out", quiet, f"killed: {killed}")
+
+
+def test_a_run_survives_an_absent_api_server(deployed: Deployed, dataset: Path, quiet: Path, tmp_path: Path) -> None:
+    """The API server of the cluster may be away for half a minute, again and again."""
+    stop, start = os.environ.get("CHAOS_API_STOP"), os.environ.get("CHAOS_API_START")
+    if not stop or not start:
+        pytest.skip("CHAOS_API_STOP and CHAOS_API_START do not say how to stop and start the API server")
+
+    def away() -> None:
+        subprocess.run(stop, shell=True, check=True)  # noqa: S602  (given by whoever runs the tests)
+        try:
+            time.sleep(30)
+        finally:
+            subprocess.run(start, shell=True, check=True)  # noqa: S602
+
+    ordeal = go_through(deployed, dataset, tmp_path / "out", 0, away)
+    assert_unharmed(ordeal, tmp_path / "out", quiet, "the API server was away")
