@@ -63,7 +63,8 @@ def test_an_extractor_that_cannot_start_is_left_out_with_the_reason(
     done = deployed.offshelf(
         "run", few, "-e", "hog,haralick", "-c", "LR", "--folds", 3, "--seed", seed, "-o", tmp_path / "out"
     )
-    said_so = [line for line in done.stdout.splitlines() if BROKEN in line and said in line]
+    left_out = [line for line in done.stderr.splitlines() if line.startswith("Left out:")]
+    said_so = [line for line in left_out if BROKEN in line and said in line]
     assert said_so, done.stdout + done.stderr
 
 
