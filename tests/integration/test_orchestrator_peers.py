@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from offshelf import certificates
 from offshelf.errors import StoreUnavailable, Unavailable
 from offshelf.logs import request_id
 from offshelf.services.orchestrator.dispatch import channels as lines
@@ -17,8 +19,10 @@ from offshelf.services.orchestrator.dispatch.failures import Unreached
 from offshelf.services.orchestrator.dispatch.peers import GrpcPeers
 from offshelf.services.orchestrator.dispatch.units import ExtractionOutcome, ExtractionUnit, FitUnit, ReportRequest
 from offshelf.services.orchestrator.fleet.replicas import Replica, Role
+from offshelf.settings import Settings
 from offshelf.v1 import extractor_pb2, extractor_pb2_grpc, stats_pb2, stats_pb2_grpc
 from tests.integration.conftest import TOKEN
+from tests.integration.stand_ins import served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -213,52 +217,25 @@ class Line:
         self.closed.set()
 
 
-async def test_new_certificates_are_used_by_new_calls_and_old_calls_end_in_peace(tmp_path: Path) -> None:
-    """Certificates are exchanged without a restart, and without a failed call."""
-    (tmp_path / "tls.crt").write_text("old")
-    opened: list[Line] = []
-
-    def open_line(_: Replica) -> Line:
-        opened.append(Line())
-        return opened[-1]
-
-    channels = Channels(open_line, lambda: calls._identity(tmp_path))
-    replica = Replica(ROLE, "one", "10.0.0.1:7000", "extractor")
-    async with channels.to(replica) as before:
-        (tmp_path / "tls.crt").write_text("newer")
-        async with channels.to(replica) as after:
-            assert after is not before
-        assert not before.closed.is_set()
-    await before.closed.wait()
-    assert not after.closed.is_set()
-    await channels.close()
-    assert after.closed.is_set()
-
-
-async def test_certificates_that_cannot_be_used_yet_break_nothing() -> None:
-    """Half of a new pair of files does not stop the work that the old pair is good for."""
-    stamp, line = ["old"], Line()
-
-    def open_line(_: Replica) -> Line:
-        if stamp != ["old"]:
-            raise Unavailable("key and certificate do not match")
-        return line
-
-    channels = Channels(open_line, lambda: stamp[0])
-    replica = Replica(ROLE, "one", "10.0.0.1:7000")
-    async with channels.to(replica):
-        pass
-    stamp[:] = ["half"]
-    async with channels.to(replica) as still:
-        assert still is line
-    await channels.close()
+async def test_new_certificates_are_used_without_a_failed_call(tmp_path: Path) -> None:
+    """The authority itself is exchanged, and its old one given up, while the connection to a replica is kept."""
+    certs, began = tmp_path / "certs", dt.datetime.now(dt.UTC) - 3 * certificates.HANDOVER
+    certificates.issue(certs, now=began)
+    settings = Settings(store=str(tmp_path / "store"), tls=certs / "extractor")
+    async with served(some_workers(), settings) as server:
+        peers = GrpcPeers(tls=certs / "orchestrator")
+        replica = Replica(ROLE, "one", server.address, "extractor")
+        for step, new_authority in enumerate((False, True, False)):
+            certificates.issue(certs, new_authority=new_authority, now=began + step * certificates.HANDOVER)
+            assert (await extract(peers, replica)).key == "key"
+        await peers.close()
 
 
 async def test_a_connection_that_nobody_uses_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pods come and go by the hundred; no connection to one that has gone stays open."""
     monkeypatch.setattr(lines, "IDLE_SECONDS", 0.01)
     line = Line()
-    channels = Channels(lambda _: line, lambda: None)
+    channels = Channels(lambda _: line)
     async with channels.to(Replica(ROLE, "one", "10.0.0.1:7000")):
         pass
     async with asyncio.timeout(5):

@@ -234,7 +234,7 @@ async def test_a_replica_that_cannot_be_reached_does_not_draw_all_work_to_itself
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A pod with a broken network is idle, but units go to those that answer."""
-    monkeypatch.setattr(patience, "back_off", lambda *_, **__: 3600.0)
+    monkeypatch.setattr(patience, "full_jitter", lambda *_, **__: 3600.0)
     role, fleet = Role("extractor", "hog"), SteadyFleet()
     fleet.pool.add(Replica(role, "broken", "127.0.0.1:1"))
     fleet.pool.add(Replica(role, "sound", "127.0.0.1:2"))

@@ -132,14 +132,6 @@ async def test_a_container_that_is_started_again_does_not_wait_for_itself(orches
     assert (await orchestrators.start("a")).epoch == 2
 
 
-async def test_a_lease_that_was_deleted_with_its_namespace_does_not_take_the_epochs_along(
-    orchestrators: Orchestrators,
-) -> None:
-    """An installation that is deployed anew over the same store can go on with its runs."""
-    assert (await orchestrators.start("a", at_least=7)).epoch == 8
-    assert orchestrators.cluster.leases[LEASE]["spec"]["leaseTransitions"] == 8
-
-
 async def test_one_that_was_replaced_hears_of_it_once(orchestrators: Orchestrators) -> None:
     """An orchestrator that was cut off for long stops when it sees that another one works."""
     first = await orchestrators.start("a")

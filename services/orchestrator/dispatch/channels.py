@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from offshelf.errors import DeadlineExceeded, OffshelfError, Unavailable
+from offshelf.errors import DeadlineExceeded, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Hashable
+    from collections.abc import AsyncIterator, Callable
 
     from offshelf.services.orchestrator.fleet.replicas import Replica
-
-_log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 60.0
 """A connection that nobody uses for so long is closed."""
@@ -37,7 +34,6 @@ class _Line(Generic[C]):
     """A connection and who uses it."""
 
     channel: C
-    stamp: Hashable
     users: int = 0
     retired: bool = False
     """Whether new calls get another one."""
@@ -51,14 +47,10 @@ class Channels(Generic[C]):
     ----------
     open_
         Opens the connection to a replica.
-    stamp
-        Says by which certificates connections are made at the moment. When they change, new calls get new connections,
-        and calls that are under way end on the old ones.
     """
 
-    def __init__(self, open_: Callable[[Replica], C], stamp: Callable[[], Hashable]) -> None:
+    def __init__(self, open_: Callable[[Replica], C]) -> None:
         self._open = open_
-        self._stamp = stamp
         self._lines: dict[Replica, _Line[C]] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -91,23 +83,9 @@ class Channels(Generic[C]):
         await asyncio.gather(*self._closing, return_exceptions=True)
 
     def _line(self, replica: Replica) -> _Line[C]:
-        known, stamp = self._lines.get(replica), self._stamp()
-        if known and known.stamp == stamp:
-            return known
-        try:
-            line = _Line(self._open(replica), stamp)
-        except OffshelfError as error:
-            if known is None:
-                raise
-            # Half of a new pair of files, perhaps. The old certificate is good for a while yet.
-            _log.warning("new certificates cannot be used", extra={"reason": error.message})
-            return known
-        if known:
-            self._retire(replica, known)
-            if not known.users:
-                self._end(known)
-        self._lines[replica] = line
-        return line
+        if replica not in self._lines:
+            self._lines[replica] = _Line(self._open(replica))
+        return self._lines[replica]
 
     def _put_aside(self, replica: Replica, line: _Line[C]) -> None:
         if line.retired:

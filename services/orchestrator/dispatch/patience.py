@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 import time
 from typing import TYPE_CHECKING, TypeVar
 
+from offshelf.backoff import full_jitter
 from offshelf.errors import StoreUnavailable
 from offshelf.services.orchestrator.fleet.replicas import keep_quiet
 
@@ -26,15 +26,6 @@ MOST_ABSENCES = 100
 
 _FIRST_SECONDS = 0.5
 _LONGEST_SECONDS = 15.0
-
-
-def back_off(failures: int, *, first: float, longest: float) -> float:
-    """Draw how long to wait after so many failures in a row, in seconds.
-
-    "Full jitter": anything from nothing to a bound that doubles each time, so that what failed together does not come
-    back together (Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015).
-    """
-    return random.uniform(0.0, min(longest, first * 2.0 ** min(failures - 1, 30)))
 
 
 class Outage:
@@ -114,7 +105,7 @@ class Patience:
             raise error
         self._failures += 1
         self._tell(line)
-        return back_off(self._failures, first=_FIRST_SECONDS, longest=_LONGEST_SECONDS)
+        return full_jitter(self._failures, first=_FIRST_SECONDS, longest=_LONGEST_SECONDS)
 
     async def wait_for_store(self, error: StoreUnavailable, outage: Outage | None = None) -> None:
         """Wait a little for a store that does not answer. Raises `error` once it has been away for too long."""

@@ -35,7 +35,7 @@ from offshelf.v1 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
     from pathlib import Path
 
     from offshelf.services.orchestrator.fleet.replicas import Replica
@@ -55,7 +55,6 @@ to minutes; and stats waits for one that is away, and says so, long before this.
 
 _CONNECT_SECONDS = 5.0
 _LOOK_SECONDS = 2.0
-_CERTIFICATES = ("tls.crt", "tls.key", "ca.crt")
 
 
 class GrpcPeers:
@@ -89,7 +88,7 @@ class GrpcPeers:
                 replica.address, token=token, tls=tls, server_name=replica.server_name, plaintext=plaintext
             )
 
-        self._channels = Channels(open_to, lambda: _identity(tls))
+        self._channels = Channels(open_to)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -295,21 +294,6 @@ async def _connects(channel: grpc.aio.Channel) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def _identity(folder: Path | None) -> Hashable:
-    """Tell one set of certificate files from another, without reading them."""
-    if folder is None:
-        return None
-    found = []
-    for name in _CERTIFICATES:
-        try:
-            status = (folder / name).stat()
-        except OSError:
-            found.append((name, 0, 0, 0))
-        else:
-            found.append((name, status.st_ino, status.st_size, status.st_mtime_ns))
-    return tuple(found)
 
 
 def _combination(combination: Combination) -> selection_pb2.Combination:

@@ -15,9 +15,10 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from offshelf.backoff import full_jitter
 from offshelf.errors import StoreUnavailable
 from offshelf.services.orchestrator.dispatch.failures import UnitLost, Unreached
-from offshelf.services.orchestrator.dispatch.patience import Outage, Patience, back_off
+from offshelf.services.orchestrator.dispatch.patience import Outage, Patience
 from offshelf.services.orchestrator.fleet.replicas import RoleUnavailable
 from offshelf.store import keys
 
@@ -143,7 +144,7 @@ class Trial:
                 f"{self._role}: {self._losses} replicas went away while they worked on {self._what}. "
                 "Find out what takes them away, then run again."
             ) from error
-        await asyncio.sleep(back_off(self._losses, first=_BACK_OFF_SECONDS, longest=_LONGEST_BACK_OFF_SECONDS))
+        await asyncio.sleep(full_jitter(self._losses, first=_BACK_OFF_SECONDS, longest=_LONGEST_BACK_OFF_SECONDS))
 
     def over(self) -> None:
         """Take note that the unit is not waited for any more, however it ended."""

@@ -78,7 +78,6 @@ class ClusterOwnership:
         api: LeaseApi,
         identity: str,
         *,
-        at_least: int = 0,
         on_lost: Callable[[str], None] = end_process,
         times: LeaseTimes | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -94,9 +93,6 @@ class ClusterOwnership:
             The namespace's leases.
         identity
             Name of this process's pod.
-        at_least
-            The largest epoch in the store. It may be larger than the lease knows: the lease goes with its namespace,
-            and the store does not.
         on_lost
             Called, once, with the reason when another orchestrator has taken the lease.
         times
@@ -125,7 +121,7 @@ class ClusterOwnership:
                         reason = await _taken(api, lease, identity)
                 if not reason:
                     with suppress(Conflict, NotFound):  # somebody was faster: look again
-                        taken = await _take(api, lease, identity, at_least, times)
+                        taken = await _take(api, lease, identity, times)
                         _log.info("took the lease", extra={"lease": LEASE, "epoch": taken["spec"]["leaseTransitions"]})
                         return cls(api, identity, taken, on_lost, times)
                     reason = "another orchestrator has just changed the lease"
@@ -199,13 +195,13 @@ async def _taken(api: LeaseApi, lease: Manifest, identity: str) -> str:
     return f"the orchestrator {holder} has it"
 
 
-async def _take(api: LeaseApi, lease: Manifest | None, identity: str, at_least: int, times: LeaseTimes) -> Manifest:
+async def _take(api: LeaseApi, lease: Manifest | None, identity: str, times: LeaseTimes) -> Manifest:
     last = int(lease["spec"].get("leaseTransitions") or 0) if lease else 0
     now = _now()
     spec = {
         "holderIdentity": identity,
         "leaseDurationSeconds": max(1, round(times.duration)),
-        "leaseTransitions": max(last, at_least) + 1,
+        "leaseTransitions": last + 1,
         "acquireTime": now,
         "renewTime": now,
     }

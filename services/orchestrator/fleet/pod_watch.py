@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from offshelf.backoff import full_jitter
 from offshelf.errors import OffshelfError
 from offshelf.services.orchestrator.fleet.cluster_api import ClusterUnavailable, WatchExpired
 from offshelf.services.orchestrator.fleet.pods import Pod, read_pod
@@ -72,7 +72,7 @@ class PodWatch:
             self.away = reason
             self._failures += 1
             self._tell()
-            await asyncio.sleep(min(longest, first * 2 ** min(self._failures - 1, 10)) * (0.5 + random.random()))
+            await asyncio.sleep(full_jitter(self._failures, first=first, longest=longest))
 
     async def _watch_while_possible(self) -> OffshelfError:
         """List, then watch; returns why that came to an end."""

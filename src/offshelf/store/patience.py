@@ -1,20 +1,18 @@
 """Asking again while a store is away: for a while, with pauses that spread callers out, and only until told to stop.
 
-Pauses grow exponentially and are drawn anew each time from zero to their limit ("full jitter"), so that all the threads
-and pods that lost a store at one moment do not come back to it at one moment (M. Brooker, "Exponential Backoff and
-Jitter", AWS Architecture Blog, 2015).
+The pauses are those of `offshelf.backoff`: threads and pods that lost a store together do not come back together.
 """
 
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
+from offshelf.backoff import full_jitter
 from offshelf.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -102,8 +100,8 @@ class Patience:
 
     def _pause(self, failures: int, end: float) -> bool:
         """Pause after so many failures; tell whether it is worth asking again."""
-        limit = min(self._longest, self._first * 2 ** min(failures - 1, 30))
-        until = min(self._clock() + random.uniform(0, limit), end)
+        pause = full_jitter(failures, first=self._first, longest=self._longest)
+        until = min(self._clock() + pause, end)
         stop = _STOP.get()
         while not (self._closed.is_set() or (stop is not None and stop.is_set())):
             rest = until - self._clock()
