@@ -22,6 +22,7 @@ NAMESPACE = "offshelf"
 STORE_NAMESPACE = "offshelf-store"
 SERVICES = ("orchestrator", "trainer", "stats", "predictor", "extractor")
 SERVER_PORT, PREDICTOR_PORT, S3_PORT = 30700, 30701, 30900
+METRICS_PORT = 7002
 BUCKET = "offshelf"
 
 
@@ -135,6 +136,20 @@ def apply_secret(name: str, namespace: str, **entries: str | bytes) -> None:
     }
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace}, "data": data}
     kubectl("apply", "--filename", "-", give=json.dumps(secret))
+
+
+def pods_of(*names: str) -> list[str]:
+    """Names of the pods of Deployments."""
+    selector = f"app.kubernetes.io/name in ({','.join(names)})"
+    found = read("get", "pods", "--namespace", NAMESPACE, "--selector", selector)["items"]
+    return [pod["metadata"]["name"] for pod in found if not pod["metadata"].get("deletionTimestamp")]
+
+
+def figures_of(pod: str) -> dict[str, float]:
+    """What a pod tells Prometheus: values by name and labels, as they are written there."""
+    page = kubectl("get", "--raw", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:{METRICS_PORT}/proxy/metrics")
+    lines = (line.rpartition(" ") for line in page.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
 
 
 def start_s3(weights: Path | None) -> tuple[str, str]:

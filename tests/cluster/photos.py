@@ -14,12 +14,12 @@ _SIZE = (256, 192)
 _LABELS = ("field", "sea", "town")
 
 
-def generate(folder: Path, count: int) -> Path:
-    """Write a dataset of three classes that colour and texture tell apart, though not always."""
+def generate(folder: Path, count: int, *, first: int = 0) -> Path:
+    """Write a dataset of three classes that colour and texture tell apart, though not always; `first` numbers them."""
     folder.mkdir(parents=True, exist_ok=True)
     for label in _LABELS:
         (folder / label).mkdir(exist_ok=True)
-    for number in range(count):
+    for number in range(first, first + count):
         kind = number % len(_LABELS)
         draw = np.random.default_rng(number)
         coarse = draw.integers(0, 256, (_SIZE[1] // (8 << kind), _SIZE[0] // (8 << kind), 3)).astype(np.uint8)

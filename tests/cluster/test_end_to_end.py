@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING
-from urllib.request import urlopen
 
 import pytest
 
-from tests.cluster.installation import NAMESPACE, kubectl, read, run_offshelf, wait_until
+from tests.cluster.installation import NAMESPACE, figures_of, kubectl, pods_of, read, run_offshelf, wait_until
 from tests.unit.compositions import rbac_table
 
 if TYPE_CHECKING:
@@ -67,14 +66,12 @@ def test_two_replicas_of_each_extractor_have_worked(short_units: Deployed) -> No
     """A plan with work for more than one replica gets more than one, and each does some of it."""
     del short_units
     for name in ("extractor-googlenet", "extractor-lab888"):
-        pods = read("get", "pods", "--namespace", NAMESPACE, "--selector", f"app.kubernetes.io/name={name}")["items"]
+        pods = pods_of(name)
         assert len(pods) >= 2
         for pod in pods:
-            with urlopen(f"http://{pod['status']['podIP']}:7002/metrics", timeout=10) as page:
-                figures = page.read().decode()
-            done = re.search(r'offshelf_rpc_requests_total{code="OK",method="[^"]*/ExtractSegment"} (\d+)', figures)
-            assert done is not None
-            assert int(done[1]) >= 1
+            figures = figures_of(pod)
+            call = 'offshelf_rpc_requests_total{code="OK",method="/offshelf.v1.ExtractorService/ExtractSegment"}'
+            assert figures.get(call, 0) >= 1
 
 
 def may(account: str) -> set[tuple[str, str, str]]:

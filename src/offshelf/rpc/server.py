@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from offshelf import logs
 from offshelf.errors import Conflict, OffshelfError
@@ -119,6 +119,7 @@ async def start(service: Service, settings: Settings, registry: CollectorRegistr
         Whatever the service's `warm_up` raises. Nothing is left open then, and the service is closed.
     """
     registry = CollectorRegistry() if registry is None else registry
+    ProcessCollector(registry=registry)  # memory, processor time, open files
     undo: list[Callable[[], Awaitable[None]]] = [service.close]
     try:
         access = Access.of(service, settings)
