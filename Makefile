@@ -25,6 +25,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SAMPLE := sample/digits
 LOCK := requirements/lock.txt
+BENCHMARKS := $(filter-out benchmarks/bars.py,$(wildcard benchmarks/*.py))
 
 # Versions and hashes of a set of requirements; those of an image are some of the lock's.
 compile = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -82,11 +83,16 @@ endif
 test: setup ## Run the tests, the fast ones first (PYTEST_ARGS=...)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-.PHONY: nightly
-nightly: setup ## Run what is slow: chaos, clean installs, benchmarks
+# One after another, as they measure; and all of them, whatever fails on the way.
+.PHONY: nightly nightly-tests $(BENCHMARKS)
+nightly: setup ## Run what is slow, to the end whatever fails: chaos, clean installs, benchmarks
+	@$(MAKE) --no-print-directory --keep-going --jobs=1 nightly-tests $(BENCHMARKS)
+
+nightly-tests: setup
 	$(BIN)/python -m pytest -m nightly $(PYTEST_ARGS) tests
-	@for script in benchmarks/*.py; do \
-		[ -e "$$script" ] || continue; echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+$(BENCHMARKS): setup
+	$(BIN)/python $@
 
 .PHONY: check
 check: check-style check-types check-imports check-contract check-generated check-manifests ## Check all that can be checked without running it
@@ -161,7 +167,7 @@ undeploy: ## Remove it from the cluster; asks before data and secrets go (YES=1)
 e2e: ONLY := orchestrator trainer stats extractor predictor sdk test-s3
 e2e: images image-archives ## Run the main job on the cluster of KUBECONFIG: make e2e LOAD="kind load image-archive"
 	$(if $(LOAD),$(LOAD) build/images.tar)
-	$(BIN)/python -m pytest -m "cluster and not nightly" $(PYTEST_ARGS) tests/cluster
+	OFFSHELF_TEST_CLUSTER=required $(BIN)/python -m pytest -m "cluster and not nightly" $(PYTEST_ARGS) tests/cluster
 
 # -------------------------------------------------------------------------------------------------------- writing
 

@@ -4,12 +4,12 @@ Usage: python benchmarks/cluster.py [PHOTOS]
 
 Needs KUBECONFIG, with the images in the node (`make e2e` puts them there), and OFFSHELF_TEST_MATERIAL for googlenet's
 weights. Without a cluster it says so and measures nothing. The comparison is fair on a node that is this machine: both
-sides then have the same cores, and one replica with as many threads as embedded mode. The last line is one JSON object.
+sides then have the same cores, and one replica with as many threads as embedded mode. The last line is one JSON object;
+the exit status is 1 if a bar is missed. What the orchestrator costs by itself needs no cluster: see orchestrator.py.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.bars import Bar, report
 from offshelf import Client
 from tests.cluster import installation, photos
 from tests.cluster.installation import NAMESPACE, kubectl, read, run_offshelf, wait_until
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
     from tests.cluster.installation import Deployed
 
 WHAT = ("-e", "googlenet,lab888", "-c", "LR,KNN", "--folds", "3")
+
+BARS = (
+    Bar("deploy_seconds", "at most", 60),
+    Bar("start_googlenet_seconds", "at most", 15),
+    Bar("start_lab888_seconds", "at most", 15),
+    Bar("first_answer_seconds", "at most", 15),
+    Bar("ratio", "at most", 1.3),
+    Bar("byte_equal", "at least", True),
+)
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -129,28 +139,27 @@ def measure(folder: Path, count: int, weights: Path) -> dict[str, Any]:
     installation.undeploy()
     return {
         "photos": count,
-        "deploy_seconds": round(deploying, 1),
-        "start_seconds": {name: round(value, 1) for name, value in starts.items()},
-        "first_answer_seconds": round(answer, 1),
-        "upload_seconds": round(upload, 1),
-        "cluster_seconds": round(cluster, 1),
-        "embedded_seconds": round(embedded, 1),
-        "ratio": round(cluster / embedded, 2),
+        "deploy_seconds": deploying,
+        **{f"start_{name}_seconds": value for name, value in starts.items()},
+        "first_answer_seconds": answer,
+        "upload_seconds": upload,
+        "cluster_seconds": cluster,
+        "embedded_seconds": embedded,
+        "ratio": cluster / embedded,
         "byte_equal": same,
     }
 
 
-def main() -> None:
-    """Measure and print."""
+def main() -> int:
+    """Measure and print, and return the exit status."""
     material = os.environ.get("OFFSHELF_TEST_MATERIAL")
     if not os.environ.get("KUBECONFIG") or not material:
         print("no cluster, or no weights: KUBECONFIG and OFFSHELF_TEST_MATERIAL must be set")
-        print(json.dumps({"cluster": None}))
-        return
+        return report({"cluster": None}, ())
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(Path(folder), count, Path(material) / "weights")))
+        return report(measure(Path(folder), count, Path(material) / "weights"), BARS)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

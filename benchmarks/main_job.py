@@ -4,7 +4,7 @@ Usage: python benchmarks/main_job.py [FOLDER]
 
 FOLDER holds dogs-cats/train and dogs-cats/test as class folders, and OFFSHELF_WEIGHTS names googlenet's weights; both
 default to the test material that OFFSHELF_TEST_MATERIAL names (its images/ and weights/). Without them only the sample
-is measured. The last line is one JSON object.
+is measured. The last line is one JSON object; the exit status is 1 if a bar is missed.
 """
 
 from __future__ import annotations
@@ -20,9 +20,26 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.bars import Bar, report
+
 EXTRACTORS = "googlenet,lab888,hsv888"
 PAPER_BEST = 0.968
 """GoogLeNet's best classifier in Table 1 of the paper."""
+
+BARS = (
+    Bar("import_s", "at most", 0.5),
+    Bar("sample_s", "at most", 120),
+)
+DOGS_CATS_BARS = (
+    Bar("dogs_cats_recomputed_when_warm", "at most", 0),
+    Bar("dogs_cats_best", "at least", 0.975),
+    Bar("dogs_cats_colours_least", "at least", 0.50),
+    Bar("dogs_cats_colours_most", "at most", 0.66),
+    Bar("dogs_cats_test", "at least", 0.97),
+)
+"""The paper's figures, with room for what differs between two implementations; and a rerun that computes nothing."""
 
 
 def timed(command: list[str | Path], environment: dict[str, str]) -> float:
@@ -95,8 +112,8 @@ def measure_dogs_cats(folder: Path, images: Path, environment: dict[str, str]) -
     }
 
 
-def main(arguments: list[str]) -> None:
-    """Measure everything that can be measured here."""
+def main(arguments: list[str]) -> int:
+    """Measure everything that can be measured here, and return the exit status."""
     material = os.environ.get("OFFSHELF_TEST_MATERIAL")
     images = Path(arguments[0]) if arguments else Path(material) / "images" if material else None
     with tempfile.TemporaryDirectory() as name:
@@ -107,10 +124,10 @@ def main(arguments: list[str]) -> None:
         figures: dict[str, Any] = {"import_s": measure_import(environment), **measure_sample(folder, environment)}
         if images is None:
             print("dogs-cats is not measured: OFFSHELF_TEST_MATERIAL is not set and no folder was given")
-        else:
-            figures |= measure_dogs_cats(folder, images / "dogs-cats", environment)
-    print(json.dumps({key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}))
+            return report(figures, BARS)
+        figures |= measure_dogs_cats(folder, images / "dogs-cats", environment)
+    return report(figures, BARS + DOGS_CATS_BARS)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

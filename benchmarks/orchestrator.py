@@ -3,7 +3,7 @@
 Usage: python benchmarks/orchestrator.py
 
 The workers are fake and answer at once, over real gRPC from a process of their own; the store is a real S3 server
-(rclone, on loopback). The last line is one JSON object.
+(rclone, on loopback). The last line is one JSON object; the exit status is 1 if a bar is missed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from benchmarks.bars import Bar, report  # noqa: E402
 from offshelf import features, scores  # noqa: E402
 from offshelf.datasets import Dataset, Item  # noqa: E402
 from offshelf.digests import digest_of  # noqa: E402
@@ -65,6 +66,14 @@ EXTRACTORS, CLASSIFIERS, SEGMENTS, IMAGES_A_SEGMENT, FOLDS = 15, 8, 200, 50, 10
 KNOWN = tuple(classifiers.CLASSIFIERS)
 DIMENSION = 64
 MAX_PIXELS = 100_000_000
+
+BARS = (
+    Bar("units_per_s_100_workers", "at least", 200),
+    Bar("history_peak_mb", "at most", 300),
+    # Of a new run. What a plan of a full store takes is a figure and no bar: it grows with the bytes to be verified.
+    Bar("plan_s3_empty_s", "at most", 1),
+    Bar("plan_folder_empty_s", "at most", 1),
+)
 
 
 class BenchFleet:
@@ -433,8 +442,8 @@ def measure_plans(s3: S3Server, folder: Path) -> dict[str, Any]:
     return figures
 
 
-def main(arguments: list[str]) -> None:
-    """Measure, or be one of the processes that are needed for it."""
+def main(arguments: list[str]) -> int:
+    """Measure, or be one of the processes that are needed for it; returns the exit status."""
     match arguments:
         case ["workers", count]:
             asyncio.run(serve_workers(int(count)))
@@ -447,9 +456,9 @@ def main(arguments: list[str]) -> None:
                 with serve_s3(Path(name) / "s3") as s3:
                     figures |= measure_history(s3, Path(name))
                     figures |= measure_plans(s3, Path(name))
-            rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in figures.items()}
-            print(json.dumps(rounded))
+            return report(figures, BARS)
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))
