@@ -23,6 +23,7 @@ STORE_NAMESPACE = "offshelf-store"
 SERVICES = ("orchestrator", "trainer", "stats", "predictor", "extractor")
 SERVER_PORT, PREDICTOR_PORT, S3_PORT = 30700, 30701, 30900
 METRICS_PORT = 7002
+_STATES = ("state", "lastState")
 BUCKET = "offshelf"
 
 
@@ -123,7 +124,9 @@ def run_offshelf(arguments: tuple[object, ...], environment: Mapping[str, str]) 
 
 
 def node_address() -> str:
-    """Address of a node, at which its NodePorts answer."""
+    """Address of a node, at which its NodePorts answer; OFFSHELF_TEST_HOST where they do so elsewhere."""
+    if host := os.environ.get("OFFSHELF_TEST_HOST"):
+        return host
     addresses = read("get", "nodes")["items"][0]["status"]["addresses"]
     return str(next(each["address"] for each in addresses if each["type"] == "InternalIP"))
 
@@ -136,6 +139,14 @@ def apply_secret(name: str, namespace: str, **entries: str | bytes) -> None:
     }
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace}, "data": data}
     kubectl("apply", "--filename", "-", give=json.dumps(secret))
+
+
+def last_words(service: str) -> str:
+    """Return what the processes of a service's pods said when they ended."""
+    selector = f"app.kubernetes.io/name={service}"
+    pods = read("get", "pods", "--namespace", NAMESPACE, "--selector", selector)["items"]
+    states = [status[when] for pod in pods for status in pod["status"].get("containerStatuses", ()) for when in _STATES]
+    return "\n".join(state["terminated"].get("message", "") for state in states if "terminated" in state)
 
 
 def pods_of(*names: str) -> list[str]:

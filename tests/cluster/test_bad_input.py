@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
+from offshelf.certificate_authority import Authority
 from tests.cluster import photos
-from tests.cluster.installation import NAMESPACE, apply_secret, kubectl, read, wait_until
+from tests.cluster.installation import (
+    NAMESPACE,
+    STORE_NAMESPACE,
+    apply_certificates,
+    apply_secret,
+    kubectl,
+    last_words,
+    read,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +35,8 @@ BROKEN = "extractor-hog"
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small dataset."""
-    return photos.generate(tmp_path_factory.mktemp("few") / "few", 60)
+    # Photos that no other test has had: features that are there need no extractor.
+    return photos.generate(tmp_path_factory.mktemp("few") / "few", 60, first=100_000)
 
 
 @pytest.fixture
@@ -63,9 +75,46 @@ def test_an_extractor_that_cannot_start_is_left_out_with_the_reason(
     done = deployed.offshelf(
         "run", few, "-e", "hog,haralick", "-c", "LR", "--folds", 3, "--seed", seed, "-o", tmp_path / "out"
     )
-    left_out = [line for line in done.stderr.splitlines() if line.startswith("Left out:")]
-    said_so = [line for line in left_out if BROKEN in line and said in line]
-    assert said_so, done.stdout + done.stderr
+    assert left_out(done.stderr, said), done.stdout + done.stderr
+
+
+def left_out(printed: str, said: str) -> list[str]:
+    """Find the lines that say why the broken extractor is not among the results."""
+    lines = [line for line in printed.splitlines() if line.startswith("Left out:")]
+    return [line for line in lines if BROKEN in line and said in line]
+
+
+def test_an_expired_certificate_is_named(deployed: Deployed, few: Path, tmp_path: Path) -> None:
+    """An extractor whose certificate has expired is left out, and the run says that this is why."""
+    now = datetime.now(UTC)
+    authority = Authority.read(deployed.folder / "certs")
+    names = [f"*.extractor-hog.{NAMESPACE}.svc", f"extractor-hog.{NAMESPACE}.svc"]
+    authority.certify("extractor", names, tmp_path, now - timedelta(days=2), now - timedelta(days=1))
+    try:
+        expired = {name: (tmp_path / name).read_bytes() for name in ("tls.crt", "tls.key", "ca.crt")}
+        apply_secret("offshelf-tls-extractor", NAMESPACE, **expired)
+        kubectl("scale", f"deployment/{BROKEN}", "--replicas=0", "--namespace", NAMESPACE)
+        done = deployed.offshelf(
+            "run", few, "-e", "hog,haralick", "-c", "LR", "--folds", 3, "--seed", 99, "-o", tmp_path / "out"
+        )
+        assert left_out(done.stderr, "expired"), done.stdout + done.stderr
+    finally:
+        apply_certificates(deployed.folder / "certs")
+        kubectl("scale", f"deployment/{BROKEN}", "--replicas=0", "--namespace", NAMESPACE)
+
+
+def test_a_bucket_that_does_not_exist_is_named(deployed: Deployed) -> None:
+    """An orchestrator without a bucket says so where a platform team looks first."""
+    del deployed
+    setting = "OFFSHELF_STORE"
+    url = f"s3://not-there?endpoint=http://s3.{STORE_NAMESPACE}.svc:9000"
+    try:
+        kubectl("set", "env", "deployment/orchestrator", f"{setting}={url}", "--namespace", NAMESPACE)
+        wait_until("the orchestrator says what is wrong", lambda: "not-there" in last_words("orchestrator"), 120)
+        assert "bucket" in last_words("orchestrator")
+    finally:
+        kubectl("set", "env", "deployment/orchestrator", f"{setting}-", "--namespace", NAMESPACE)
+        kubectl("rollout", "status", "deployment/orchestrator", "--namespace", NAMESPACE, "--timeout=180s")
 
 
 def test_wrong_keys_of_the_store_are_named(deployed: Deployed) -> None:
@@ -74,15 +123,8 @@ def test_wrong_keys_of_the_store_are_named(deployed: Deployed) -> None:
     try:
         apply_secret("offshelf-store", NAMESPACE, OFFSHELF_S3_ACCESS_KEY=access, OFFSHELF_S3_SECRET_KEY="wrong" * 8)
         kubectl("rollout", "restart", "deployment/orchestrator", "--namespace", NAMESPACE)
-
-        def said() -> bool:
-            selector = "app.kubernetes.io/name=orchestrator"
-            pods = read("get", "pods", "--namespace", NAMESPACE, "--selector", selector)["items"]
-            states = [each for pod in pods for each in pod["status"].get("containerStatuses", ())]
-            ended = [each.get("lastState", {}).get("terminated") or each["state"].get("terminated") for each in states]
-            return any("OFFSHELF_S3_SECRET_KEY" in each.get("message", "") for each in ended if each)
-
-        wait_until("the orchestrator says what is wrong", said, 120)
+        setting = "OFFSHELF_S3_SECRET_KEY"
+        wait_until("the orchestrator says what is wrong", lambda: setting in last_words("orchestrator"), 120)
     finally:
         apply_secret("offshelf-store", NAMESPACE, OFFSHELF_S3_ACCESS_KEY=access, OFFSHELF_S3_SECRET_KEY=secret)
         kubectl("rollout", "restart", "deployment/orchestrator", "--namespace", NAMESPACE)

@@ -63,34 +63,6 @@ class Writes:
         return sum(len(moments) - 1 for key, moments in self.moments.items() if key.startswith(prefix))
 
 
-class Computed:
-    """How often units were begun, by what the extractors' own pods have counted; look before each kill."""
-
-    def __init__(self) -> None:
-        self._calls: dict[tuple[str, float], float] = {}
-        self._lost = 0
-
-    @property
-    def units(self) -> int:
-        """Units that were begun, those included that a killed pod had no time to count."""
-        return int(sum(self._calls.values())) + self._lost
-
-    def look(self) -> None:
-        """Take note of the present counts."""
-        for pod in pods_of(*EXTRACTORS):
-            with suppress(AssertionError):  # it has just ended, or not begun
-                figures = figures_of(pod)
-                ended = [
-                    value for name, value in figures.items() if "rpc_requests_total" in name and "/Extract" in name
-                ]
-                self._calls[pod, figures["process_start_time_seconds"]] = sum(ended)
-
-    def kill(self, pod: str) -> None:
-        """Take note that a pod goes with what it has in hand."""
-        if pod.startswith(EXTRACTORS):
-            self._lost += UNITS_ON_A_POD
-
-
 @contextmanager
 def watched(deployed: Deployed) -> Iterator[Writes]:
     """Look at the store's segments every second; each new time of change of one is a write."""
@@ -116,19 +88,47 @@ def watched(deployed: Deployed) -> Iterator[Writes]:
         looking.join()
 
 
-def kill_somebody(chance: random.Random) -> str:
-    """Kill a pod of any kind, without grace; returns its name."""
-    pods = [
-        (namespace, pod["metadata"]["name"])
-        for namespace in (NAMESPACE, STORE_NAMESPACE)
-        for pod in read("get", "pods", "--namespace", namespace)["items"]
-        if pod["status"].get("phase") == "Running" and not pod["metadata"].get("deletionTimestamp")
-    ]
-    kinds = sorted({name.rsplit("-", 2)[0] for _, name in pods})
-    kind = chance.choice(kinds)
-    namespace, name = chance.choice([pod for pod in pods if pod[1].rsplit("-", 2)[0] == kind])
-    kubectl("delete", "pod", name, "--namespace", namespace, "--grace-period=0", "--force", "--wait=false", check=False)
-    return str(name)
+class Killer:
+    """Kills pods of any kind, without grace, and counts what that costs, by what the extractors' pods have counted."""
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(seed)
+        self._calls: dict[tuple[str, float], float] = {}
+        self._uncounted = 0
+        self.killed: list[str] = []
+
+    @property
+    def units_begun(self) -> int:
+        """Units that an extractor has begun, those included that a killed pod had no time to count."""
+        return int(sum(self._calls.values())) + self._uncounted
+
+    def kill(self) -> None:
+        """Kill somebody."""
+        self.look()
+        pods = [
+            (namespace, pod["metadata"]["name"])
+            for namespace in (NAMESPACE, STORE_NAMESPACE)
+            for pod in read("get", "pods", "--namespace", namespace)["items"]
+            if pod["status"].get("phase") == "Running" and not pod["metadata"].get("deletionTimestamp")
+        ]
+        kind = self._chance.choice(sorted({_kind(name) for _, name in pods}))
+        namespace, name = self._chance.choice([pod for pod in pods if _kind(pod[1]) == kind])
+        now = ("--grace-period=0", "--force", "--wait=false")
+        kubectl("delete", "pod", name, "--namespace", namespace, *now, check=False)
+        self.killed.append(name)
+        self._uncounted += UNITS_ON_A_POD * (kind in EXTRACTORS)
+
+    def look(self) -> None:
+        """Take note of the present counts."""
+        for pod in pods_of(*EXTRACTORS):
+            with suppress(AssertionError):  # it has just ended, or not begun
+                figures = figures_of(pod)
+                ended = [value for name, value in figures.items() if _CALL.match(name)]
+                self._calls[pod, figures["process_start_time_seconds"]] = sum(ended)
+
+
+def _kind(pod: str) -> str:
+    return pod.rsplit("-", 2)[0]
 
 
 @pytest.fixture(scope="module")
@@ -165,17 +165,17 @@ class Ordeal:
     """What the run has left in the store."""
 
 
-def go_through(deployed: Deployed, dataset: Path, out: Path, seed: int, disturb: Callable[[], object]) -> Ordeal:
+def go_through(deployed: Deployed, dataset: Path, out: Path, killer: Killer, disturb: Callable[[int], None]) -> Ordeal:
     """Run to the end, with a disturbance every ten seconds from when the images are there, a number of times."""
     said: list[str] = []
-    # A seed is in the name of scores; features of an earlier run would leave nothing to do.
+    # Features of an earlier run would leave nothing to do.
     with Client(deployed.server, deployed.token, deployed.authority) as client:
         for old in client.datasets():
             client.delete_dataset(old.digest)
     with (
         watched(deployed) as writes,
         subprocess.Popen(
-            [sys.executable, "-m", "offshelf.cli", "run", str(dataset), *WHAT, "--seed", str(seed), "-o", str(out)],
+            [sys.executable, "-m", "offshelf.cli", "run", str(dataset), *WHAT, "-o", str(out)],
             env=deployed.client_environment,
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -189,61 +189,63 @@ def go_through(deployed: Deployed, dataset: Path, out: Path, seed: int, disturb:
                 break
         reader = threading.Thread(target=lambda: said.extend(process.stderr or ()))
         reader.start()
-        for _ in range(KILLS):
+        for number in range(KILLS):
             time.sleep(PAUSE_SECONDS)
             if process.poll() is not None:
                 break
-            disturb()
+            disturb(number)
         process.wait()
         reader.join()
+        killer.look()
     return Ordeal(process.returncode, "".join(said[-40:]), writes.again("features/"), len(writes.moments))
 
 
-def assert_unharmed(ordeal: Ordeal, out: Path, quiet: Path, story: str) -> None:
+def assert_unharmed(ordeal: Ordeal, killer: Killer, out: Path, quiet: Path) -> None:
     """Hold a run to the result of a quiet one."""
-    print(f"{story}\n{ordeal.said}\nsegments: {ordeal.segments}, written again: {ordeal.written_again}")  # noqa: T201
-    assert ordeal.returncode == 0, f"{story}\n{ordeal.said}\n{state()}"
+    story = f"killed: {killer.killed}\n{ordeal.said}"
+    print(  # noqa: T201
+        f"{story}\n{len(killer.killed)} kills; segments: {ordeal.segments}, written again: {ordeal.written_again}; "
+        f"units begun: {killer.units_begun}"
+    )
+    assert ordeal.returncode == 0, f"{story}\n{state()}"
+    assert len(killer.killed) == KILLS, "the run was over too early: set CHAOS_IMAGES higher"
     assert (out / "scores.parquet").read_bytes() == (quiet / "scores.parquet").read_bytes()
     assert (out / "table.csv").read_bytes() == (quiet / "table.csv").read_bytes()
+    assert ordeal.written_again <= KILLS * UNITS_IN_FLIGHT
+    assert ordeal.segments <= killer.units_begun <= ordeal.segments + KILLS * UNITS_IN_FLIGHT
 
 
 def test_a_run_survives_the_death_of_any_pod(deployed: Deployed, dataset: Path, quiet: Path, tmp_path: Path) -> None:
     """A pod of any kind, the store's own included, may die every ten seconds: the result is the same."""
-    chance, killed, computed = random.Random(1), list[str](), Computed()
-
-    def kill() -> None:
-        computed.look()
-        killed.append(kill_somebody(chance))
-        computed.kill(killed[-1])
-
-    ordeal = go_through(deployed, dataset, tmp_path / "out", 0, kill)
-    computed.look()
-    assert_unharmed(ordeal, tmp_path / "out", quiet, f"killed: {killed}")
-    print(f"units begun: {computed.units}")  # noqa: T201
-    assert ordeal.segments <= computed.units <= ordeal.segments + len(killed) * UNITS_IN_FLIGHT
-    assert ordeal.written_again <= len(killed) * UNITS_IN_FLIGHT
+    killer = Killer(seed=1)
+    ordeal = go_through(deployed, dataset, tmp_path / "out", killer, lambda _: killer.kill())
+    assert_unharmed(ordeal, killer, tmp_path / "out", quiet)
 
 
 def test_a_run_survives_a_store_on_a_bad_day(deployed: Deployed, dataset: Path, quiet: Path, tmp_path: Path) -> None:
     """A tenth of the calls of S3 may fail, and each take a fifth of a second longer, while pods die."""
-    chance, killed = random.Random(2), list[str]()
+    killer = Killer(seed=2)
     with faulty_s3(deployed, fail=0.1, delay=0.2):
-        ordeal = go_through(deployed, dataset, tmp_path / "out", 0, lambda: killed.append(kill_somebody(chance)))
-    assert_unharmed(ordeal, tmp_path / "out", quiet, f"killed: {killed}")
+        ordeal = go_through(deployed, dataset, tmp_path / "out", killer, lambda _: killer.kill())
+    assert_unharmed(ordeal, killer, tmp_path / "out", quiet)
 
 
 def test_a_run_survives_an_absent_api_server(deployed: Deployed, dataset: Path, quiet: Path, tmp_path: Path) -> None:
-    """The API server of the cluster may be away for half a minute, again and again."""
+    """The API server of the cluster may be away for half a minute just after a pod has died."""
     stop, start = os.environ.get("CHAOS_API_STOP"), os.environ.get("CHAOS_API_START")
     if not stop or not start:
         pytest.skip("CHAOS_API_STOP and CHAOS_API_START do not say how to stop and start the API server")
+    killer = Killer(seed=3)
 
-    def away() -> None:
+    def disturb(number: int) -> None:
+        killer.kill()
+        if number != KILLS // 3:
+            return
         subprocess.run(stop, shell=True, check=True)  # noqa: S602  (given by whoever runs the tests)
         try:
             time.sleep(30)
         finally:
             subprocess.run(start, shell=True, check=True)  # noqa: S602
 
-    ordeal = go_through(deployed, dataset, tmp_path / "out", 0, away)
-    assert_unharmed(ordeal, tmp_path / "out", quiet, "the API server was away")
+    ordeal = go_through(deployed, dataset, tmp_path / "out", killer, disturb)
+    assert_unharmed(ordeal, killer, tmp_path / "out", quiet)

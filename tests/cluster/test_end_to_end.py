@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from offshelf import Client, RunState
 from tests.cluster.installation import NAMESPACE, figures_of, kubectl, pods_of, read, run_offshelf, wait_until
+from tests.cluster.photos import generate as photos_of
 from tests.unit.compositions import rbac_table
 
 if TYPE_CHECKING:
@@ -74,6 +76,27 @@ def test_two_replicas_of_each_extractor_have_worked(short_units: Deployed) -> No
             assert figures.get(call, 0) >= 1
 
 
+def test_a_restarted_orchestrator_goes_on_at_once(short_units: Deployed, tmp_path: Path) -> None:
+    """A run that was going on when the orchestrator was deleted goes on within seconds of the next one being ready."""
+    deployed = short_units
+    dataset = photos_of(tmp_path / "many", 1500)
+    with Client(deployed.server, deployed.token, deployed.authority) as client:
+        run = client.run(dataset, extractors="lab888", classifiers="LR", folds=3)
+        wait_until("some images are extracted", lambda: run.refresh().progress.images_extracted > 0, 120)
+        kubectl("delete", "pod", *pods_of("orchestrator"), "--namespace", NAMESPACE)
+        kubectl("rollout", "status", "deployment/orchestrator", "--namespace", NAMESPACE, "--timeout=120s")
+        (pod,) = pods_of("orchestrator")
+
+        def at_work() -> bool:
+            figures = figures_of(pod)
+            return any(name.startswith("offshelf_units_total") and "done" in name for name in figures)
+
+        seconds = wait_until("the run goes on", at_work, 60)
+        print(f"\nthe run went on {seconds:.1f} s after the new orchestrator was ready")  # noqa: T201
+        assert run.watch().state is RunState.SUCCEEDED
+        assert run.status.progress.images_extracted + run.status.progress.images_reused == 1500
+
+
 def may(account: str) -> set[tuple[str, str, str]]:
     """Say what an account may do with which resource of which name, by the API server itself."""
     who = f"system:serviceaccount:{NAMESPACE}:{account}"
@@ -100,18 +123,22 @@ def test_accounts_may_do_what_the_documentation_says_and_no_more(deployed: Deplo
 
 
 def test_no_process_runs_as_root_and_no_token_lies_around(deployed: Deployed) -> None:
-    """A process that is taken over has neither the rights of root nor, except in the orchestrator, a way to the API."""
+    """A process that is taken over is not root, finds no compiler and, but in the orchestrator, no way to the API."""
     del deployed
     for pod in read("get", "pods", "--namespace", NAMESPACE)["items"]:
         name = pod["metadata"]["name"]
         script = (
-            "import json, os, pathlib; print(json.dumps([os.getuid(), "
-            "pathlib.Path('/var/run/secrets/kubernetes.io').exists(), os.access('/', os.W_OK)]))"
+            "import json, offshelf, os, pathlib, shutil; print(json.dumps([os.getuid(), "
+            "pathlib.Path('/var/run/secrets/kubernetes.io').exists(), os.access('/', os.W_OK), "
+            "[tool for tool in ('cc', 'gcc', 'c++', 'ld', 'make', 'pip') if shutil.which(tool)], "
+            "offshelf.__cached__ and os.path.exists(offshelf.__cached__)]))"
         )
         printed = kubectl("exec", name, "--namespace", NAMESPACE, "--", "python", "-c", script)
-        user, has_token, may_write = json.loads(printed)
+        user, has_token, may_write, tools, compiled = json.loads(printed)
         assert user == 10001
         assert not may_write
+        assert not tools
+        assert compiled
         assert has_token == name.startswith("orchestrator-")
 
 

@@ -352,7 +352,7 @@ async def test_an_account_without_the_role_is_told_so(account: Path, tmp_path: P
     nobody = kubeconfig(tmp_path / "kubeconfig", "default")
     reason, _ = await refusal(nobody)
     assert "forbidden" in reason
-    assert "kubectl apply -k k8s/overlays" in reason
+    assert "make deploy OVERLAY=" in reason
     api = await asyncio.to_thread(KubernetesApi.connect, NAMESPACE, nobody)
     try:
         with pytest.raises(PermissionDenied, match="leases"):
