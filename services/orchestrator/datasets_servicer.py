@@ -4,15 +4,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from offshelf.datasets import Item
 from offshelf.errors import InvalidInput
+from offshelf.rpc.audit import name_target
 from offshelf.rpc.auth import current_caller
 from offshelf.services.orchestrator.holdings.incoming import Piece
-from offshelf.services.orchestrator.holdings.library import check_number_asked
+from offshelf.services.orchestrator.holdings.shelf import check_number_asked
 from offshelf.v1 import dataset_pb2 as pb
 from offshelf.v1 import dataset_pb2_grpc
 
@@ -52,7 +54,11 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
         self, request_iterator: AsyncIterator[pb.UploadImagesRequest], context: Context
     ) -> pb.UploadImagesResponse:
         del context
-        outcome = await self._uploads.receive(current_caller().name, _pieces(request_iterator))
+        sent = _Sent()
+        try:
+            outcome = await self._uploads.receive(current_caller().name, _pieces(request_iterator, sent))
+        finally:
+            name_target(f"images: {sent.images}")
         return pb.UploadImagesResponse(
             images_stored=outcome.stored,
             refused=[
@@ -66,6 +72,7 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
     ) -> pb.CreateDatasetResponse:
         del context
         card = await self._library.create(current_caller().name, _description(request_iterator))
+        name_target(card.digest)
         return pb.CreateDatasetResponse(dataset=_dataset(card))
 
     async def GetDataset(self, request: pb.GetDatasetRequest, context: Context) -> pb.GetDatasetResponse:
@@ -88,10 +95,18 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
         return pb.CollectGarbageResponse(removal=_removal(removal))
 
 
-async def _pieces(requests: AsyncIterator[pb.UploadImagesRequest]) -> AsyncIterator[Sequence[Piece]]:
+@dataclass(slots=True)
+class _Sent:
+    """What a client has begun to send, whatever becomes of it."""
+
+    images: int = 0
+
+
+async def _pieces(requests: AsyncIterator[pb.UploadImagesRequest], sent: _Sent) -> AsyncIterator[Sequence[Piece]]:
     async for request in requests:
         if len(request.parts) > _MOST_PARTS:
             raise InvalidInput(f"A message holds more than {_MOST_PARTS} parts of images: send them in several.")
+        sent.images += sum(not part.offset for part in request.parts)
         yield [
             Piece(
                 image=part.image.hex(),

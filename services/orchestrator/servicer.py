@@ -14,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from offshelf import measures
 from offshelf.errors import InvalidInput
 from offshelf.estimators import registry as classifiers
+from offshelf.rpc.audit import name_target
 from offshelf.rpc.auth import current_caller
 from offshelf.runs import Combination, RunState
 from offshelf.services.orchestrator.holdings.admission import Admission
@@ -39,6 +40,9 @@ MOST_DOWNLOADS = 32
 MOST_DOWNLOADS_OF_USER = 8
 """At a time: each holds some chunks for as long as its client does not read them. Clients use one."""
 
+_UNREAD_SECONDS = 60.0
+"""A download of which nothing is read for so long takes no place from other users any more."""
+
 MOST_WATCHES = 4096
 MOST_WATCHES_OF_USER = 256
 """At a time; far more than people have windows."""
@@ -52,11 +56,17 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     """Converts, calls one method, converts."""
 
     def __init__(
-        self, orchestrator: Orchestrator, store: ObjectStore, locate_predictor: Callable[[], Awaitable[str]]
+        self,
+        orchestrator: Orchestrator,
+        store: ObjectStore,
+        locate_predictor: Callable[[], Awaitable[str]],
+        *,
+        unread_seconds: float = _UNREAD_SECONDS,
     ) -> None:
         self._orchestrator = orchestrator
         self._store = store
         self._locate_predictor = locate_predictor
+        self._unread_seconds = unread_seconds
         self._downloads = Admission(most=MOST_DOWNLOADS, most_of_user=MOST_DOWNLOADS_OF_USER, what="downloads")
         self._watches = Admission(most=MOST_WATCHES, most_of_user=MOST_WATCHES_OF_USER, what="watched runs")
 
@@ -78,6 +88,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             request_id=request.request_id,
             user=current_caller().name,
         )
+        name_target(status.run_id)
         return pb.CreateRunResponse(run=_run(status), resumed=resumed)
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
@@ -113,7 +124,8 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             while True:
                 chunk = await asyncio.to_thread(self._store.get, key, offset=offset, length=_CHUNK_BYTES)
                 if chunk or not offset:
-                    yield pb.ReadArtifactResponse(chunk=chunk)
+                    with self._downloads.set_aside_after(self._unread_seconds):
+                        yield pb.ReadArtifactResponse(chunk=chunk)
                 if len(chunk) < _CHUNK_BYTES:
                     return
                 offset += len(chunk)

@@ -12,9 +12,8 @@ from offshelf.measures import MEASURES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from offshelf.runs import Combination
-    from offshelf.scores import FoldScores
     from offshelf.services.stats.comparison import Comparison
+    from offshelf.services.stats.folds import FoldRow
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """What makes spreadsheets take a cell for a formula (OWASP, "CSV Injection")."""
@@ -50,7 +49,7 @@ def harmless(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
 
 
-def scores_parquet(folds: Iterable[tuple[Combination, FoldScores]]) -> bytes:
+def scores_parquet(folds: Iterable[FoldRow]) -> bytes:
     """Write a row a combination and fold: every measure, and the settings that the search chose, as JSON text.
 
     Parameters
@@ -78,13 +77,13 @@ def scores_parquet(folds: Iterable[tuple[Combination, FoldScores]]) -> bytes:
     )
     rows = [
         {
-            "extractor": combination.extractor,
-            "classifier": combination.classifier,
+            "extractor": fold.combination.extractor,
+            "classifier": fold.combination.classifier,
             "fold": fold.fold,
             **{name: fold.measures[name] for name in MEASURES},
             "settings": canonical_json(dict(fold.settings)).decode(),
         }
-        for combination, fold in folds
+        for fold in folds
     ]
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), sink, compression="zstd")

@@ -7,23 +7,18 @@ from functools import cached_property
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from offshelf import scores
 from offshelf.datasets import read_dataset
 from offshelf.digests import canonical_json, digest_of
-from offshelf.errors import Cancelled
 from offshelf.services.stats.comparison import read_comparison
 from offshelf.services.stats.exports import scores_parquet, table_csv
+from offshelf.services.stats.folds import StoredFolds
 from offshelf.services.stats.page import Page, SkippedImage, render_page
 from offshelf.services.stats.predictions import OutOfFoldPredictions
 from offshelf.store import keys
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator
 
-    from offshelf.runs import Combination
-    from offshelf.scores import FoldScores
-    from offshelf.services.stats.comparison import Comparison
     from offshelf.store import ObjectStore
 
 PAGE_NAME = "report.html"
@@ -86,10 +81,13 @@ def render_report(store: ObjectStore, request: ReportRequest, *, stop: threading
         If the comparison, its dataset or its scores are not in the store.
     DataLoss
         If one of them is not what was written.
+    Cancelled
+        If `stop` was set.
     """
     comparison = read_comparison(store, request.comparison)
     dataset = read_dataset(store, comparison.dataset)
-    winner = OutOfFoldPredictions.of(dataset, _folds(store, comparison.best.scores, stop))
+    folds = StoredFolds(store, dataset, folds=len(comparison.folds), stop=stop)
+    winner = OutOfFoldPredictions.of(dataset, folds.of(comparison.best.scores))
     page = Page(
         title=request.title,
         comparison=comparison,
@@ -102,7 +100,7 @@ def render_report(store: ObjectStore, request: ReportRequest, *, stop: threading
     contents = {
         PAGE_NAME: render_page(page).encode(),
         TABLE_NAME: table_csv(comparison),
-        SCORES_NAME: scores_parquet(_all_folds(store, comparison, stop)),
+        SCORES_NAME: scores_parquet(folds.rows(comparison.ranking)),
     }
     written = {name: keys.report(request.digest, name) for name in contents}
     # First, so that no part of a report ever lies in the store without saying whose images it shows.
@@ -118,19 +116,3 @@ def import_renderer() -> None:
     import jinja2  # noqa: F401
     import pyarrow.parquet  # noqa: F401
     import scipy.special  # noqa: F401
-
-
-def _all_folds(
-    store: ObjectStore, comparison: Comparison, stop: threading.Event
-) -> Iterator[tuple[Combination, FoldScores]]:
-    for ranked in comparison.ranking:
-        for fold in _folds(store, ranked.scores, stop):
-            yield ranked.combination, fold
-
-
-def _folds(store: ObjectStore, digest: str, stop: threading.Event) -> Iterator[FoldScores]:
-    """Read all folds of one combination, each verified against the manifest."""
-    for entry in scores.read_manifest(store, digest).folds:
-        if stop.is_set():
-            raise Cancelled("The report was stopped.")
-        yield scores.read_fold(store, digest, entry.fold, sha256=entry.sha256)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from offshelf import measures, scores
 from offshelf.errors import Cancelled, InvalidInput
 from offshelf.services.stats.comparison import Candidate, Comparison, compare, write_comparison
+from offshelf.store.reading import read_each
 
 if TYPE_CHECKING:
     import threading
@@ -52,7 +53,8 @@ def compare_scores(
     """
     # Before anything is read: a wrong name should be found out at once.
     measures.find(measure)
-    comparison = compare(dataset, measure, [_read(store, combination, digest, stop) for combination, digest in entries])
+    candidates = read_each(lambda entry: _read(store, *entry, stop), entries)
+    comparison = compare(dataset, measure, candidates)
     write_comparison(store, comparison)
     return comparison
 

@@ -5,7 +5,7 @@ import asyncio
 from offshelf.rpc.offload import Offload
 from offshelf.rpc.server import run
 from offshelf.services.trainer.servicer import TrainerServicer
-from offshelf.services.trainer.training import Training
+from offshelf.services.trainer.training import STUCK_SECONDS, Training
 from offshelf.settings import Settings
 from offshelf.store import open_store
 from offshelf.workers import ONE_THREAD, WorkerPool
@@ -24,6 +24,7 @@ async def compose(settings: Settings) -> TrainerServicer:
         "offshelf.services.trainer.work:make_handler",
         setup={"store": settings.store},
         environment=ONE_THREAD,
+        stuck_seconds=STUCK_SECONDS,
     )
     offload = Offload(threads=CALLS_PER_CORE * settings.cores, queue=WAITING_CALLS)
     return TrainerServicer(Training(pool, settings.cores), offload)

@@ -5,18 +5,24 @@ from __future__ import annotations
 import contextvars
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from offshelf import measures
 from offshelf.errors import InvalidInput, Unavailable
 from offshelf.estimators import registry
-from offshelf.workers import WorkerCrashed
+from offshelf.workers import WorkerCrashed, WorkerTimeout
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Sequence
 
     from offshelf.scores import ValidationPlan
+
+
+STUCK_SECONDS: Final = 300.0
+"""A worker that uses no processor for so long is stuck: what it may wait for, the store, is given up sooner."""
+
+_STUCK: Final = f"{STUCK_SECONDS / 60:.0f} minutes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,7 @@ class Training:
         InvalidInput
             For an unknown classifier or measure, no classifier, or a fold outside the plan.
         Unavailable
-            If a process died.
+            If a process died, or was stuck.
         Cancelled
             If `stop` was set.
         OffshelfError
@@ -163,4 +169,7 @@ class Training:
         try:
             return self._workers.call(task, stop=stop)[0]
         except WorkerCrashed as error:
-            raise Unavailable("A worker process of the trainer died; asking again may help.") from error
+            raise Unavailable("A worker process of the trainer died.") from error
+        except WorkerTimeout as error:
+            # A fit may take hours and has no limit, but one that uses no processor never ends.
+            raise Unavailable(f"A worker process of the trainer did nothing for {_STUCK} and was ended.") from error

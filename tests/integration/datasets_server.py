@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from offshelf.access import Role
+from offshelf.audit import AuditTrail
 from offshelf.embedded import ORCHESTRATOR
 from offshelf.rpc.offload import Offload
 from offshelf.rpc.server import start
@@ -39,6 +40,7 @@ class DatasetsService:
     def __init__(self, settings: Settings, *, idle_seconds: float = 60.0) -> None:
         self.in_use: frozenset[str] = frozenset()
         self.store = open_store(settings.store)
+        self.audit = AuditTrail(self.store)
         self._threads = Offload(THREADS, QUEUE)
         self.desk = Desk(
             self.store,

@@ -46,7 +46,7 @@ class FakeDatasets(dataset_pb2_grpc.DatasetServiceServicer):
     ) -> pb.UploadImagesResponse:
         """Take images that come in one part each."""
         check_token(context)
-        if self.busy:
+        if self.busy > 0:
             self.busy -= 1
             fail(context, ResourceExhausted("Too many uploads are going on: try again in a moment."))
         refused = []

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+    from prometheus_client import CollectorRegistry
 
     from offshelf.access import Caller
     from offshelf.settings import Settings
@@ -116,9 +117,11 @@ async def call(channel: grpc.aio.Channel, method: MethodDescriptor, **options: A
 
 
 @asynccontextmanager
-async def served(service: Any, settings: Settings) -> AsyncIterator[RunningServer]:
+async def served(
+    service: Any, settings: Settings, registry: CollectorRegistry | None = None
+) -> AsyncIterator[RunningServer]:
     """Serve with everything that the product puts around a service."""
-    server = await start(service, settings)
+    server = await start(service, settings, registry)
     hurry = asyncio.Event()
     hurry.set()
     try:

@@ -23,6 +23,7 @@ from offshelf import (
     UnknownName,
 )
 from offshelf.client.gateway import Gateway
+from offshelf.client.patience import Pauses
 from offshelf.v1 import orchestrator_pb2 as pb
 from tests.integration.fake_orchestrator import ARTIFACTS, MODEL, TOKEN, FakeOrchestrator, FakePredictor, serving
 
@@ -61,7 +62,7 @@ def client(address: str) -> Iterator[Client]:
 
 def impatient(client: Client, run: Run) -> Run:
     """Watch a run without pauses between the attempts."""
-    return Run(client._gateway, run.status, pauses=(0, 0, 0))
+    return Run(client._gateway, run.status, pauses=Pauses(attempts=3, first=0.0, longest=0.0))
 
 
 def test_the_main_job_takes_five_lines(client: Client, tmp_path: Path) -> None:

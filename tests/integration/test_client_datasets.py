@@ -123,9 +123,15 @@ def test_datasets_are_found_by_what_people_remember(client: Client, tmp_path: Pa
 
 def test_a_busy_server_is_waited_for(client: Client, datasets: FakeDatasets) -> None:
     """An upload that is turned away says why it waits, and goes on by itself."""
-    datasets.busy = 1
+    datasets.busy = 1000
     seen: list[UploadProgress] = []
-    assert client.upload("pets", on_progress=seen.append).images == 20
+
+    def note(progress: UploadProgress) -> None:
+        seen.append(progress)
+        if progress.waiting_for:
+            datasets.busy = 0
+
+    assert client.upload("pets", on_progress=note).images == 20
     assert "Too many uploads are going on: try again in a moment." in {progress.waiting_for for progress in seen}
     assert seen[-1].waiting_for == ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import threading
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from offshelf import (
     Unavailable,
 )
 from offshelf.client.gateway import Gateway
+from offshelf.client.patience import Pauses
 from offshelf.client.uploading import upload
 from offshelf.datasets import Item, source_uri
 from offshelf.digests import digest_of_bytes
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from offshelf.client.records import Dataset
     from offshelf.v1.dataset_pb2_grpc import DatasetServiceAsyncStub
 
-SOON = (0.02,) * 200
+SOON = Pauses(attempts=400, first=0.02, longest=0.02, attempts_if_busy=400)
 """Pauses for tests that wait for a server which is being started."""
 
 
@@ -153,6 +155,25 @@ async def test_a_wrong_digest_is_refused_and_named(tmp_path: Path) -> None:
             await stub.UploadImages(iter([piece(b"second", name=b"x", size=9, offset=3)]))
         with pytest.raises(InvalidInput, match="32 bytes"):
             await stub.FindMissingImages(pb.FindMissingImagesRequest(images=[b"short"]))
+
+
+async def test_a_damaged_piece_is_refused_and_named(tmp_path: Path) -> None:
+    """An image of which a piece was altered on its way is not stored, and the answer says which; others are."""
+    async with serving(tmp_path) as (service, address), open_channel(address, token=TOKEN) as channel:
+        stub: DatasetServiceAsyncStub = DatasetServiceStub(channel)
+        large = [bytes([number]) * (1 << 20) for number in range(3)]
+        sent = [
+            piece(part, name=b"".join(large), size=3 << 20, offset=number << 20) for number, part in enumerate(large)
+        ]
+        sent[1].parts[0].data = large[0]
+        small = piece(b"small")
+        small.parts[0].data_digest = bytes(32)
+        answer = await stub.UploadImages(iter([*sent, small, piece(b"fine")]))
+        assert answer.images_stored == 1
+        refused = {each.image.hex(): each.reason for each in answer.refused}
+        damaged = "a piece of it arrived damaged: send it again"
+        assert refused == {digest_of_bytes(b"".join(large)): damaged, digest_of_bytes(b"small"): damaged}
+        assert [info.key for info in service.store.list(keys.IMAGES)] == [keys.image(digest_of_bytes(b"fine"))]
 
 
 async def test_a_message_has_its_limits(tmp_path: Path) -> None:
@@ -282,6 +303,26 @@ async def test_who_sends_slowly_costs_no_one_else(tmp_path: Path, photos: Path) 
                 await call
 
 
+async def test_the_audit_log_names_what_a_stream_was_about(tmp_path: Path, photos: Path) -> None:
+    """An auditor finds how many images somebody sent, also where that failed, and which dataset was made of them."""
+    async with serving(tmp_path, quota_images=21) as (service, address):
+        made = await asyncio.to_thread(send, address, photos)
+        async with open_channel(address, token=TOKEN) as channel:
+            stub: DatasetServiceAsyncStub = DatasetServiceStub(channel)
+            with pytest.raises(QuotaExceeded):
+                await stub.UploadImages(iter([piece(b"one"), piece(b"two")]))
+    lines = [
+        json.loads(line) for info in service.store.list("audit/") for line in service.store.get(info.key).splitlines()
+    ]
+    found = {(line["who"], line["what"], line["target"], line["outcome"]) for line in lines}
+    assert ("owner", "UploadImages", "images: 20", "OK") in found
+    assert {target for _, what, target, code in found if what == "UploadImages" and code == "RESOURCE_EXHAUSTED"} <= {
+        "images: 1",
+        "images: 2",
+    }
+    assert ("owner", "CreateDataset", made.digest, "OK") in found
+
+
 async def test_a_connection_that_is_cut_leaves_nothing_behind(tmp_path: Path) -> None:
     """Clients that vanish in the middle of an image free their places at once; complete images stay."""
     async with serving(tmp_path) as (service, address):
@@ -353,8 +394,9 @@ def test_a_server_that_stops_ends_uploads_in_order(tmp_path: Path, photos: Path)
 def upload_impatiently(address: str, photos: Path, on_progress: Callable[[UploadProgress], None]) -> None:
     """Upload, and give up at the second failure."""
     gateway = Gateway(address, token=TOKEN, ca=None)
+    once = Pauses(attempts=1, first=0.01, longest=0.01)
     try:
-        upload(gateway.datasets, source_uri(str(photos)), on_progress=on_progress, pauses=(0.01,))
+        upload(gateway.datasets, source_uri(str(photos)), on_progress=on_progress, pauses=once)
     finally:
         gateway.close()
 

@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from offshelf import certificates
 from offshelf.access import Role
@@ -233,3 +234,28 @@ async def test_files_that_do_not_fit_change_nothing(tmp_path: Path) -> None:
                 shutil.copy(tmp_path / "renewed" / side / name, folder / side / name)
             await one_call(server.address)
         assert identity_in(folder / "stats").value().certificate != before.certificate
+
+
+EXPIRY = "offshelf_certificate_expiry_timestamp_seconds"
+
+
+async def test_when_a_certificate_ends_is_told_also_of_the_next_one(tmp_path: Path) -> None:
+    """Prometheus can warn of a certificate that nobody renews, until somebody does; nothing needs a restart."""
+    folder, registry = tmp_path / "certs", CollectorRegistry()
+    settings = Settings(store=str(tmp_path / "store"), tls=folder / "stats")
+    soon = certificates.issue(folder, days=3)
+    async with served(StandIn("StatsService"), settings, registry):
+        assert registry.get_sample_value(EXPIRY) == soon.ends.timestamp()
+        later = certificates.issue(folder, days=300)
+        assert registry.get_sample_value(EXPIRY) == later.ends.timestamp()
+        (folder / "stats" / "tls.key").write_text("half a k")
+        assert registry.get_sample_value(EXPIRY) == later.ends.timestamp()
+
+
+async def test_without_a_certificate_there_is_no_end_of_one(tmp_path: Path, token_file: Path) -> None:
+    """On one machine and behind a mesh, no alert speaks of certificates."""
+    registry = CollectorRegistry()
+    async with served(
+        StandIn("StatsService"), Settings(store=str(tmp_path / "store"), token_file=token_file), registry
+    ):
+        assert registry.get_sample_value(EXPIRY) is None

@@ -110,10 +110,10 @@ def make_material(root: Path, name: str = "") -> Material:
     return Material(store, dataset, table, X)
 
 
-def new_pool(root: Path, size: int) -> WorkerPool:
+def new_pool(root: Path, size: int, **limits: float) -> WorkerPool:
     """Make workers over a store."""
     handler = "offshelf.services.trainer.work:make_handler"
-    return WorkerPool(size, handler, setup={"store": str(root)}, environment=ONE_THREAD)
+    return WorkerPool(size, handler, setup={"store": str(root)}, environment=ONE_THREAD, **limits)
 
 
 class SharedWorkers:
@@ -332,7 +332,21 @@ async def test_a_worker_that_dies_costs_one_call(root: Path, serving: Serving) -
     async with serving(Training(new_pool(root, 1), 1)) as stub:
         [worker] = set(psutil.Process().children()) - before
         worker.kill()
-        with pytest.raises(errors.Unavailable, match="asking again"):
+        with pytest.raises(errors.Unavailable, match="worker process of the trainer died"):
+            await results(stub.CrossValidate(material.cross_validate("LR")))
+        [score] = await results(stub.CrossValidate(material.cross_validate("LR")))
+        assert score.classifier == "LR"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what processor time a process uses")
+async def test_a_worker_that_is_stuck_costs_one_call(root: Path, serving: Serving) -> None:
+    """A worker process that does nothing for ever is noticed and said, and trying again works."""
+    material = make_material(root, "stuck")
+    before = set(psutil.Process().children())
+    async with serving(Training(new_pool(root, 1, stuck_seconds=3), 1)) as stub:
+        [worker] = set(psutil.Process().children()) - before
+        worker.suspend()
+        with pytest.raises(errors.Unavailable, match="did nothing for 5 minutes and was ended"):
             await results(stub.CrossValidate(material.cross_validate("LR")))
         [score] = await results(stub.CrossValidate(material.cross_validate("LR")))
         assert score.classifier == "LR"

@@ -232,12 +232,17 @@ class FakeCluster:
 
     def _fill(self, deployment: str, replicas: int) -> None:
         self.deployments[deployment]["spec"]["replicas"] = replicas
-        names = self.of(deployment)
+        # Pods that are not ready go first, as the API's ReplicaSets have it.
+        names = sorted(self.of(deployment), key=self._is_ready, reverse=True)
         for name in names[replicas:]:
             self._remove(name)
         for _ in range(replicas - len(names)):
             self._made += 1
             self.put(self.comes_up(pod(deployment, f"{deployment}-{self._made}")))
+
+    def _is_ready(self, name: str) -> bool:
+        conditions = self.pods[name]["status"]["conditions"]
+        return {"type": "Ready", "status": "True"} in conditions
 
     def _remove(self, name: str) -> None:
         self._record("DELETED", self.pods.pop(name))

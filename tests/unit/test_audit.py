@@ -1,19 +1,32 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
+import pytest
+
+from offshelf.access import Caller, Role
 from offshelf.audit import AuditTrail, Deed
-from offshelf.errors import StoreUnavailable
+from offshelf.errors import InvalidInput, StoreUnavailable
 from offshelf.rpc.audit import Auditor
+from offshelf.rpc.auth import caller_of_call
+from offshelf.rpc.interceptors import Call
+from offshelf.services.orchestrator.runs.runlog import RunLog
+from offshelf.services.orchestrator.runs.specification import RunSpec
+from offshelf.services.orchestrator.runs.status import RunStatus
+from offshelf.services.orchestrator.servicer import OrchestratorServicer
 from offshelf.store.patience import Patience
 from offshelf.store.patient import PatientStore
+from offshelf.v1 import orchestrator_pb2 as pb
 from tests.unit.fakes import MemoryStore
 
 if TYPE_CHECKING:
-    import pytest
+    from offshelf.services.orchestrator.runs.intake import Request
+    from offshelf.services.orchestrator.runs.orchestration import Orchestrator
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -139,3 +152,34 @@ async def test_a_store_that_is_away_does_not_keep_a_server_from_ending() -> None
     auditor = Auditor(trail, close_seconds=0.01)
     trail.record(Deed("ada", "CreateRun", "run", "OK"))
     await auditor.close()
+
+
+async def test_a_run_is_named_by_its_id() -> None:
+    """An auditor finds which run somebody has started; of one that was refused, the request."""
+
+    class Runs:
+        async def create(self, request: Request, **_: str) -> tuple[RunStatus, bool]:
+            if not request.dataset:
+                raise InvalidInput("Name a dataset.")
+            spec = RunSpec("folder:/data/pets", ("hog",), ("LR",), "accuracy", 2, 0)
+            return RunStatus(spec, RunLog(MemoryStore(), 1).create("R1", spec.to_json())), False
+
+    servicer = OrchestratorServicer(cast("Orchestrator", Runs()), cast("Any", None), cast("Any", None))
+    store = MemoryStore()
+    auditor = Auditor(AuditTrail(store))
+
+    async def create(dataset: str) -> None:
+        caller_of_call.set(Caller.user("ada", Role.RUNNER))
+        request = pb.CreateRunRequest(request_id="asked", spec=pb.RunSpec(dataset=dataset))
+        context = cast("Any", SimpleNamespace(code=lambda: None))
+        async with auditor.around(Call("/offshelf.v1.OrchestratorService/CreateRun", True, context, request)):
+            await servicer.CreateRun(request, context)
+
+    await asyncio.create_task(create("/data/pets"))
+    with pytest.raises(InvalidInput):
+        await asyncio.create_task(create(""))
+    await auditor.close()
+    assert [(line["who"], line["what"], line["target"]) for line in lines(store)] == [
+        ("ada", "CreateRun", "R1"),
+        ("ada", "CreateRun", "asked"),
+    ]

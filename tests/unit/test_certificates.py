@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from offshelf import certificates, cli, errors
+from offshelf.certificate_authority import names_in
 from offshelf.reloading import Reloaded
 
 if TYPE_CHECKING:
@@ -87,6 +88,18 @@ def test_renewing_keeps_the_authority(tmp_path: Path) -> None:
     assert certificate(tmp_path, "trainer").serial_number != before.serial_number
     assert certificate(tmp_path, "stats") == kept
     assert issued.ends == NOW + dt.timedelta(days=310)
+
+
+def test_renewing_keeps_the_names_that_users_come_by(tmp_path: Path) -> None:
+    """Who renews certificates, or exchanges the authority, need not remember the hosts; other hosts replace them."""
+    hosts = ["10.1.2.3", "off.example.org"]
+    certificates.issue(tmp_path, hosts=hosts, now=NOW)
+    first = names_in(tmp_path / "predictor" / "tls.crt")
+    assert set(hosts) < set(first)
+    certificates.issue(tmp_path, new_authority=True, now=NOW + dt.timedelta(days=1))
+    assert names_in(tmp_path / "predictor" / "tls.crt") == first
+    certificates.issue(tmp_path, hosts=["new.example.org"], now=NOW + dt.timedelta(days=2))
+    assert "off.example.org" not in names_in(tmp_path / "predictor" / "tls.crt")
 
 
 def test_services_believe_each_other_while_the_authority_is_exchanged(tmp_path: Path) -> None:

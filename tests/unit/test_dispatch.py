@@ -21,6 +21,7 @@ from tests.unit.fakes import MemoryStore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from offshelf.services.orchestrator.figures import Figures
     from offshelf.store import ObjectInfo
 
 
@@ -97,9 +98,18 @@ class FrailPeers:
             yield FoldResult(classifier, "digest", unit.fold, {"accuracy": 1.0})
 
 
-def dispatcher(peers: FrailPeers, fleet: SteadyFleet, store: MemoryStore | None = None) -> Dispatcher:
+def dispatcher(
+    peers: FrailPeers, fleet: SteadyFleet, store: MemoryStore | None = None, figures: Figures | None = None
+) -> Dispatcher:
     """Make a dispatcher over these fakes."""
-    return Dispatcher(fleet=fleet, peers=peers, budget=CoreBudget(2), store=store or MemoryStore(), cores=2)  # type: ignore[arg-type]
+    return Dispatcher(
+        fleet=fleet,
+        peers=peers,  # type: ignore[arg-type]
+        budget=CoreBudget(2),
+        store=store or MemoryStore(),
+        cores=2,
+        figures=figures,
+    )
 
 
 def extraction(*images: str) -> ExtractionUnit:
@@ -138,7 +148,7 @@ async def test_a_deadly_classifier_is_reported_and_the_others_are_scored_once() 
         results.append(result.classifier)
 
     async def on_lost(classifier: str, reason: str) -> None:
-        assert "ended without an answer" in reason
+        assert "ended without an answer 2 times. The last time: " in reason
         lost.append(classifier)
 
     unit = ScoringUnit("d", "t", "fp", 5, 0, 0, ("RF", "SVM", "MLP", "LR"), "accuracy")

@@ -161,7 +161,7 @@ def moody(tmp_path: Path) -> Iterator[Extraction]:
 
 
 def test_images_that_crash_or_hang_the_decoder_cost_only_themselves(moody: Extraction) -> None:
-    """An image that crashes the decoder twice or hangs it is put aside with that reason; its neighbours are used."""
+    """An image that twice crashes or hangs the decoder is put aside with that reason; its neighbours are used."""
     texts = [b"fine", b"crash", b"fine too", b"hang", b"truncated", b"fine again"]
     rows = moody.extract_bytes(texts)
     assert [row.status for row in rows] == [
@@ -173,8 +173,8 @@ def test_images_that_crash_or_hang_the_decoder_cost_only_themselves(moody: Extra
         ImageStatus.OK,
     ]
     assert [row.reason for row in rows][1:4:2] == [
-        "decoding it ended the decoder's process, twice",
-        "decoding it took longer than 1 seconds",
+        "decoding it failed twice: in the end it ended the decoder's process",
+        "decoding it failed twice: in the end it took longer than 2 seconds",
     ]
     assert [row.vector is None for row in rows] == [False, True, False, True, True, False]
 
@@ -183,6 +183,39 @@ def test_one_crash_is_forgiven(moody: Extraction) -> None:
     """An image whose decoder crashed for another reason is used."""
     (row,) = moody.extract_bytes([b"crash once"])
     assert row.status is ImageStatus.OK
+
+
+def test_one_decoding_that_takes_too_long_is_forgiven(moody: Extraction) -> None:
+    """An image that came when the machine had no time for it is used, and not put aside for ever."""
+    (row,) = moody.extract_bytes([b"hang once"])
+    assert row.status is ImageStatus.OK
+
+
+def test_the_second_trial_decides(moody: Extraction) -> None:
+    """An image has two trials whatever goes wrong in them, and not two of each kind."""
+    (row,) = moody.extract_bytes([b"hang, then crash"])
+    assert row.status is ImageStatus.CRASHED
+    assert row.reason == "decoding it failed twice: in the end it ended the decoder's process"
+
+
+def test_a_second_trial_can_be_stopped(tmp_path: Path) -> None:
+    """Whoever cancels does not wait for the time that a second trial may take."""
+    stop, trials = threading.Event(), []
+
+    def new_decoders(size: int) -> WorkerPool:
+        trials.append(size)
+        if len(trials) == 2:
+            stop.set()
+        handler = "tests.unit.worker_handlers:decode_as_told"
+        return WorkerPool(size, handler, setup={"folder": str(tmp_path)}, environment=ENVIRONMENT)
+
+    extraction = make(decode_seconds=1.0, new_decoders=new_decoders)
+    try:
+        with pytest.raises(Cancelled):
+            extraction.extract_bytes([b"hang"], stop=stop)
+    finally:
+        extraction.close()
+    assert trials == [2, 1]
 
 
 def test_a_vector_that_is_no_number_is_put_aside(moody: Extraction) -> None:

@@ -208,6 +208,20 @@ async def test_a_watch_that_is_too_old_says_so(server: ApiServer, tmp_path: Path
             await anext(changes)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [b"[]", b'"text"', b"{}", b'{"type": "ADDED", "object": {}}', b'{"type": "ERROR", "object": "text"}', b"{"],
+)
+async def test_what_is_no_event_ends_a_watch_as_an_outage_does(server: ApiServer, tmp_path: Path, line: bytes) -> None:
+    """Something odd between us and the API is said, and watching goes on after a pause instead of at once."""
+    server.lines = (line,)
+    async with connected(tmp_path, server.server_port) as api:
+        changes = api.watch_pods("7")
+        await anext(changes)
+        with pytest.raises(ClusterUnavailable):
+            await anext(changes)
+
+
 def test_a_process_outside_of_a_cluster_is_told_so() -> None:
     """Whoever sets OFFSHELF_FLEET=kubernetes on a laptop reads what to do."""
     with pytest.raises(InvalidInput, match="OFFSHELF_FLEET=kubernetes is for a pod with a service account"):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from offshelf.errors import PermissionDenied, StoreDenied
+from offshelf.services.orchestrator.fleet import pod_watch
+from offshelf.services.orchestrator.fleet.cluster_api import Change, ClusterUnavailable
 from offshelf.services.orchestrator.fleet.kubernetes import KubernetesFleet
 from offshelf.services.orchestrator.fleet.outlook import Outlook, Patience
 from offshelf.services.orchestrator.fleet.pods import read_pod
@@ -18,7 +20,7 @@ from offshelf.services.orchestrator.fleet.troubles import Kind, Trouble, trouble
 from tests.unit.fake_cluster import FakeCluster, container, pod, ready, unschedulable, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
 HOG = Role("extractor", "hog")
 TRAINER = Role("trainer")
@@ -203,6 +205,41 @@ async def test_a_watch_that_is_too_old_is_begun_anew() -> None:
         await until(lambda: cluster.lists == 2 and len(fleet.pool.ready(HOG)) == 1)
 
 
+async def test_watches_that_all_fail_become_rarer_and_are_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An API that answers, but whose watches break off each time, is neither overrun nor does it fill the log."""
+
+    class Broken(FakeCluster):
+        async def watch_pods(self, version: str) -> AsyncGenerator[Change, None]:
+            self.watches += 1
+            yield Change("BOOKMARK", version, {})
+            raise ClusterUnavailable("The Kubernetes API sends what is no event of a watch.")
+
+    failures: list[int] = []
+
+    def at_once(count: int, **_: float) -> float:
+        failures.append(count)
+        return 0.0
+
+    monkeypatch.setattr(pod_watch, "full_jitter", at_once)
+    caplog.set_level("INFO")
+    cluster = Broken("extractor-hog", replicas=1)
+    watch = pod_watch.PodWatch(cluster, lambda _old, _new: None)
+    watching = asyncio.create_task(watch.run())
+    await until(lambda: len(failures) >= 5)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    assert failures[:5] == [1, 2, 3, 4, 5]
+    assert set(watch.pods) == set(cluster.pods)
+    said = [record.message for record in caplog.records if record.name == pod_watch.__name__]
+    assert said == [
+        "the pods are watched",
+        "the pods cannot be watched; going on with those that are known",
+        "the pods are watched",
+    ]
+
+
 async def test_a_pod_that_cannot_be_understood_does_not_end_the_watch() -> None:
     """An odd pod with our labels does not stop the work of the others."""
     cluster = FakeCluster("extractor-hog", replicas=1)
@@ -306,7 +343,7 @@ async def test_an_extractor_that_is_not_installed_is_refused_with_the_command_th
     cluster = FakeCluster("trainer")
     told: list[str] = []
     async with running(cluster) as fleet, fleet.hold(HOG, tell=told.append):
-        with pytest.raises(RoleUnavailable, match=r"kubectl apply -k k8s/extractors/hog"):
+        with pytest.raises(RoleUnavailable, match=r"no Deployment extractor-hog in .*make deploy"):
             await leased(fleet, HOG)
     assert told[-1] == ""
 
@@ -364,7 +401,7 @@ async def test_a_missing_permission_is_said_with_its_fix() -> None:
     cluster = FakeCluster("extractor-hog")
     cluster.forbidden = PermissionDenied("The Kubernetes API refuses: deployments/scale is forbidden.")
     async with running(cluster) as fleet, fleet.hold(HOG):
-        with pytest.raises(RoleUnavailable, match=r"cannot be scaled: .*forbidden.*kubectl apply -k k8s/overlays"):
+        with pytest.raises(RoleUnavailable, match=r"cannot be scaled: .*forbidden.*make deploy"):
             await leased(fleet, HOG)
 
 
@@ -373,7 +410,7 @@ async def test_an_api_that_may_not_be_asked_is_said_with_its_fix() -> None:
     cluster = FakeCluster("extractor-hog")
     cluster.away = PermissionDenied('The Kubernetes API refuses: pods is forbidden: User "x" cannot list.')
     async with running(cluster) as fleet, fleet.hold(HOG):
-        with pytest.raises(RoleUnavailable, match=r"pods is forbidden.*kubectl apply -k k8s/overlays"):
+        with pytest.raises(RoleUnavailable, match=r"pods is forbidden.*make deploy"):
             await leased(fleet, HOG)
 
 
@@ -414,7 +451,18 @@ async def test_stats_that_is_scaled_to_zero_is_said() -> None:
                 waiting={"reason": "CreateContainerConfigError", "message": 'secret "offshelf-store" not found'},
             ),
             Kind.CONFIGURATION,
-            'trainer: its configuration is not complete (secret "offshelf-store" not found); add what is missing.',
+            "trainer: the secret offshelf-store is missing in the namespace shelf; make secrets OVERLAY=... makes it.",
+        ),
+        (
+            container(
+                pod("trainer"),
+                waiting={
+                    "reason": "CreateContainerConfigError",
+                    "message": "couldn't find key token in Secret shelf/offshelf-token",
+                },
+            ),
+            Kind.CONFIGURATION,
+            "not complete (couldn't find key token in Secret shelf/offshelf-token); add what is missing.",
         ),
         (
             container(pod("trainer"), restarts=1, waiting={"reason": "CrashLoopBackOff"}, last={"reason": "OOMKilled"}),
@@ -427,7 +475,7 @@ async def test_stats_that_is_scaled_to_zero_is_said() -> None:
             "its process ends (exit status 1) instead of becoming ready; kubectl logs -n shelf trainer-1 -c trainer",
         ),
     ],
-    ids=["room", "never pulled", "image name", "secret", "memory", "crash"],
+    ids=["room", "never pulled", "image name", "secret", "key", "memory", "crash"],
 )
 def test_each_trouble_is_one_line_with_its_fix(manifest: dict[str, Any], kind: Kind, said: str) -> None:
     """Whoever reads the status of a run knows what to do, without knowing Kubernetes by heart."""
@@ -439,13 +487,58 @@ def test_each_trouble_is_one_line_with_its_fix(manifest: dict[str, Any], kind: K
     assert "\n" not in trouble.line
 
 
-def test_a_volume_that_may_be_missing_is_named() -> None:
-    """A secret that was forgotten is found in the message, although the API tells of it in events alone."""
-    manifest = container(pod("trainer"), waiting={"reason": "ContainerCreating"})
-    manifest["spec"]["volumes"] = [{"name": "tls", "secret": {"secretName": "offshelf-tls-trainer"}}]
+NOT_SYNCED = "failed to sync secret cache: timed out waiting for the condition"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, "the secret offshelf-store is missing in the namespace shelf"),
+        (
+            {"env": [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "offshelf-token", "key": "token"}}}]},
+            "one of the secrets offshelf-store, offshelf-token is missing in the namespace shelf",
+        ),
+    ],
+)
+def test_a_secret_that_the_node_does_not_name_is_named(more: dict[str, Any], said: str) -> None:
+    """Which secrets to look for is said also while the node itself says only that it could not read one."""
+    manifest = container(pod("trainer"), waiting={"reason": "CreateContainerConfigError", "message": NOT_SYNCED})
+    manifest["spec"]["initContainers"] = [
+        {"name": "first", "envFrom": [{"secretRef": {"name": "maybe", "optional": True}}, {"configMapRef": {}}]}
+    ]
+    manifest["spec"]["containers"][1] |= {"envFrom": [{"secretRef": {"name": "offshelf-store"}}], **more}
     trouble = trouble_of_pod(manifest, "trainer")
     assert trouble is not None
-    assert "secret offshelf-tls-trainer" in trouble.line
+    assert trouble.line == f"trainer: {said} ({NOT_SYNCED}); make secrets OVERLAY=... makes it."
+
+
+PULLED = "its image is still being pulled"
+MISSING = (
+    "one of its volumes is missing (configMap labels, secret offshelf-tls-trainer, secret offshelf-users; "
+    "make secrets OVERLAY=... makes the secrets)"
+)
+
+
+@pytest.mark.parametrize(("mounted", "said"), [(None, f"{PULLED}, or {MISSING}"), ("False", MISSING), ("True", PULLED)])
+def test_a_volume_that_may_be_missing_is_named(mounted: str | None, said: str) -> None:
+    """A secret that was forgotten is found in the message, although the API tells of it in events alone."""
+    manifest = container(pod("trainer"), waiting={"reason": "ContainerCreating"})
+    manifest["spec"]["volumes"] = [
+        {"name": "tls", "secret": {"secretName": "offshelf-tls-trainer"}},
+        {"name": "scratch", "emptyDir": {}},
+        {"name": "mine", "secret": {"secretName": "maybe", "optional": True}},
+        {
+            "name": "all",
+            "projected": {"sources": [{"secret": {"name": "offshelf-users"}}, {"configMap": {"name": "labels"}}]},
+        },
+    ]
+    if mounted:
+        manifest["status"]["conditions"] = [{"type": "PodReadyToStartContainers", "status": mounted}]
+    trouble = trouble_of_pod(manifest, "trainer")
+    assert trouble is not None
+    assert trouble.line == (
+        f"trainer: its container takes long to be created: {said}; kubectl describe pod -n shelf trainer-1 says more."
+    )
 
 
 def test_a_pod_that_is_starting_is_no_trouble() -> None:

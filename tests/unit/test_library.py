@@ -254,6 +254,48 @@ async def test_no_dataset_is_made_while_another_is_deleted(desk: Desk, removing:
     ]
 
 
+async def test_a_slow_store_holds_up_nobody_else() -> None:
+    """While the store takes its time with one user's dataset, others make theirs; deletions wait for all of them."""
+
+    class SlowStore(ReadingStore):
+        def __init__(self) -> None:
+            super().__init__()
+            self.slow = ""
+            self.asked = threading.Event()
+            self.may_answer = threading.Event()
+
+        def put(self, key: str, data: bytes) -> None:
+            if key == self.slow:
+                self.asked.set()
+                self.may_answer.wait(10)  # or a failure of this test hangs
+            super().put(key, data)
+
+    store, removing = SlowStore(), Removing()
+    desk = Desk(store, Threads(), in_use=frozenset, delete=removing.delete, collect=removing.collect, quota_images=5)
+    library = desk.library
+    await uploaded(desk, b"1", b"2", b"3", b"4", b"5")
+    old = await create(library, b"1", b"2", b"3", user="eve")
+    slow = Dataset.of(items(b"1", b"2"))
+    store.slow = keys.dataset(slow.digest)
+    making = asyncio.create_task(create(library, b"1", b"2", user="ada"))
+    await asyncio.to_thread(store.asked.wait)
+    assert (await create(library, b"2", b"3", user="bob")).user == "bob"
+    same = asyncio.create_task(create(library, b"1", b"2", user="bob"))
+    too_much = asyncio.create_task(create(library, b"1", b"3", b"4", b"5", user="ada"))
+    removing.may_end.set()
+    deleting = asyncio.create_task(library.delete(old.digest, dry_run=False))
+    await asyncio.wait({deleting}, timeout=0.05)
+    assert library.deleting == old.digest
+    assert not removing.begun.is_set()
+    store.may_answer.set()
+    assert (await making).user == (await same).user == "ada"  # who was first
+    with pytest.raises(QuotaExceeded, match="2 of 5 images are used, and this needs 4 more"):
+        await too_much
+    await deleting
+    with pytest.raises(NotFound):
+        await library.get(old.digest)
+
+
 async def test_images_that_went_meanwhile_are_missed(desk: Desk, store: ReadingStore) -> None:
     """What was found a moment ago is looked for again when the dataset is made."""
     await uploaded(desk, b"1", b"2")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -232,6 +233,21 @@ async def test_a_client_that_says_nothing_is_left() -> None:
     assert reception.has(PHOTO)
 
 
+async def test_a_client_that_sends_a_byte_at_a_time_is_left() -> None:
+    """Whoever only keeps a call and its room open hears why it was ended; what came before is kept."""
+    reception = Reception(idle=0.05)
+
+    async def dripping() -> AsyncIterator[Sequence[Piece]]:
+        yield [whole(PHOTO)]
+        for crumb in pieces(LARGE, 1):
+            yield [crumb]
+            await asyncio.sleep(0.01)
+
+    with pytest.raises(DeadlineExceeded, match=r"Hardly anything came .* is kept"):
+        await reception.uploads.receive("ada", dripping())
+    assert reception.has(PHOTO)
+
+
 async def test_slow_senders_take_no_place_from_other_users() -> None:
     """One user has so many uploads at a time and no more; all together leave no more than the server can bear."""
     reception = Reception(most=3)
@@ -336,3 +352,53 @@ async def test_without_room_for_long_a_client_is_told_to_come_back() -> None:
     with pytest.raises(ResourceExhausted, match="As many large images are on their way"):
         await reception.send(*([piece] for piece in pieces(LARGE)))
     assert await reception.send([whole(PHOTO)]) == (1, {})
+
+
+async def test_one_user_fills_a_share_of_the_room_and_no_more() -> None:
+    """Large images of somebody who sends slowly leave room for those of others, and wait for each other."""
+    room = SpoolRoom(2 * len(LARGE), most_of_user=len(LARGE), wait_seconds=0.05)
+    reception = Reception(room=room)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    first, *others = pieces(LARGE)
+    other = LARGE[::-1]
+
+    async def slow() -> AsyncIterator[Sequence[Piece]]:
+        yield [first]
+        begun.set()
+        await go_on.wait()
+        for piece in others:
+            yield [piece]
+
+    sending = asyncio.create_task(reception.uploads.receive("ada", slow()))
+    await begun.wait()
+    waiting = asyncio.create_task(reception.send(*([piece] for piece in pieces(other))))
+    assert await reception.send(*([piece] for piece in pieces(other)), user="bob") == (1, {})
+    with pytest.raises(ResourceExhausted, match="As many large images of yours are on their way"):
+        await waiting
+    go_on.set()
+    assert (await sending).stored == 1
+    assert await reception.send(*([piece] for piece in pieces(other))) == (0, {})
+
+
+async def test_who_waits_for_a_client_that_does_nothing_takes_no_place() -> None:
+    """What its client does not go on with counts for its user alone, and goes on later where there is room."""
+    admission = Admission(most=1, most_of_user=1, what="downloads")
+    with admission.admitted("ada"):
+        with admission.set_aside_after(0.0):
+            await asyncio.sleep(0.001)
+            with pytest.raises(ResourceExhausted, match="of yours"), admission.admitted("ada"):
+                pass
+            with admission.admitted("bob"):
+                pass
+        with pytest.raises(ResourceExhausted, match="1 downloads are going on"), admission.admitted("bob"):
+            pass
+    with ExitStack() as going_on:
+        going_on.enter_context(admission.admitted("ada"))
+        waiting = ExitStack()
+        waiting.enter_context(admission.set_aside_after(0.0))
+        await asyncio.sleep(0.001)
+        going_on.enter_context(admission.admitted("bob"))
+        with pytest.raises(ResourceExhausted, match="1 downloads are going on"):
+            waiting.close()
+    with admission.admitted("eve"):
+        pass

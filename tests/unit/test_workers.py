@@ -15,6 +15,7 @@ import pytest
 
 from offshelf.errors import Cancelled, Internal, InvalidInput, ResourceExhausted, Unavailable
 from offshelf.workers import ONE_THREAD, WorkerCrashed, WorkerPool, WorkerTimeout
+from offshelf.workers.pulse import Pulse
 from tests.unit.worker_handlers import ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -87,6 +88,44 @@ def test_a_hanging_worker_is_killed(pool: WorkerPool, tmp_path: Path) -> None:
         pool.call({"do": "say and hang", "file": str(tmp_path / "here")}, timeout=0.5)
     assert worker_processes() == set()
     assert pool.call({"do": "reverse"}, b"abc")[1] == b"cba"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what processor time a process uses")
+def test_a_stuck_worker_is_killed_and_a_busy_one_is_not(tmp_path: Path) -> None:
+    """Work may take as long as it wants while it computes; a worker that does nothing is killed, and replaced."""
+    with WorkerPool(1, HANDLER, environment=ENVIRONMENT, stuck_seconds=1.0) as pool:
+        assert pool.call({"do": "compute", "seconds": 3}) == ({}, b"")
+        with pytest.raises(WorkerTimeout, match="stuck"):
+            pool.call({"do": "say and hang", "file": str(tmp_path / "here")})
+        assert worker_processes() == set()
+        assert pool.call({"do": "reverse"}, b"abc")[1] == b"cba"
+
+
+def looks(*seen: tuple[float, int | None]) -> list[bool]:
+    """Look at a process at these times, when it has used so much; tells each time whether it is stuck after 10 s."""
+    at = iter([(0.0, seen[0][1]), *seen])
+    now, used = next(at)
+    pulse = Pulse(1, 10.0, used=lambda _pid: used, clock=lambda: now)
+    found = []
+    for now, used in at:  # noqa: B007  (the pulse looks at them)
+        found.append(pulse.is_missed())
+    return found
+
+
+def test_a_pulse_is_missed_after_a_while_without_any_use_of_the_processor() -> None:
+    """A process that does a little now and then, on a machine with too much to do, is not stuck."""
+    assert looks((4, 7), (8, 7), (9, 8), (13, 8), (17, 8), (19, 8)) == [False] * 5 + [True]
+
+
+def test_time_in_which_nothing_ran_does_not_count() -> None:
+    """A computer that slept for an hour does not find all work stuck when it wakes up."""
+    assert looks((4, 7), (3600, 7), (3601, 7), (3602, 7)) == [False, False, True, True]
+    assert looks((1, 7), (3600, 7), (3601, 8)) == [False, False, False]
+
+
+def test_nothing_is_stuck_where_nobody_knows() -> None:
+    """Systems that do not tell what a process does leave work alone."""
+    assert looks((5, None), (10, None), (15, None)) == [False, False, False]
 
 
 def test_stopping_kills_what_does_not_listen(pool: WorkerPool, tmp_path: Path) -> None:

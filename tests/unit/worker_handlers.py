@@ -54,6 +54,10 @@ def _misbehave(header: dict[str, Any]) -> None:
             Path(header["file"]).touch()
             # PyDLL keeps Python's lock during the call: no other thread of this process runs.
             ctypes.PyDLL(None).sleep(600)
+        case "compute":
+            end = time.monotonic() + header["seconds"]
+            while time.monotonic() < end:
+                sum(range(1000))
         case "ask for too much":
             raise StoreFull("The store is full: make room.")
         case "fail":
@@ -75,6 +79,14 @@ def decode_as_told(setup: dict[str, Any]) -> Handler:
         if text == "crash once" and not (marker / "crashed").exists():
             (marker / "crashed").touch()
             os._exit(9)
+        if text == "hang once" and not (marker / "hung").exists():
+            (marker / "hung").touch()
+            time.sleep(600)
+        if text == "hang, then crash":
+            if (marker / "hung before the crash").exists():
+                os._exit(9)
+            (marker / "hung before the crash").touch()
+            time.sleep(600)
         if text == "hang":
             time.sleep(600)
         if text == "truncated":

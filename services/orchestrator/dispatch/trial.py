@@ -137,7 +137,8 @@ class Trial:
             self.suspect = True
         if self._blamed >= ATTEMPTS:
             raise UnitLost(
-                f"{self._what}: the process that worked on it ended without an answer {ATTEMPTS} times."
+                f"{self._what}: the process that worked on it ended without an answer {ATTEMPTS} times. "
+                f"The last time: {error.message}"
             ) from error
         if self._losses >= MOST_LOSSES:
             raise RoleUnavailable(

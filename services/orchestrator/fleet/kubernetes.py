@@ -6,11 +6,12 @@ import asyncio
 import logging
 import math
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from offshelf.errors import NotFound, OffshelfError
 from offshelf.services.orchestrator.fleet.losses import Losses, answers
+from offshelf.services.orchestrator.fleet.needs import Holder, Need
 from offshelf.services.orchestrator.fleet.outlook import Outlook, Patience
 from offshelf.services.orchestrator.fleet.pod_watch import PodWatch
 from offshelf.services.orchestrator.fleet.pods import Deployment, Pod, read_deployment
@@ -38,37 +39,13 @@ SLOTS: Final[Mapping[str, int]] = {"extractor": 2, "stats": 2, "predictor": 8}
 """Units at a time on one replica; on a trainer as many as it has cores."""
 
 
-@dataclass(eq=False, slots=True)
-class _Holder:
-    """Somebody who needs a role."""
-
-    units: int
-    tell: Callable[[str], None]
-    told: str = ""
-
-    def hear(self, line: str) -> None:
-        if line != self.told:
-            self.told = line
-            self.tell(line)
-
-
-@dataclass(slots=True)
-class _Need:
-    """A role that is held."""
-
-    outlook: Outlook
-    holders: set[_Holder] = field(default_factory=set)
-    refused: Trouble | None = None
-    """What the API answered when it was last asked to scale the role."""
-
-
 class KubernetesFleet:
     """Scales Deployments up before work is sent, follows their pods, and scales them to zero when they are idle.
 
     A role's Deployment gets as many replicas as all its holders have work for, at once, and keeps them while it is
-    held: a busy replica is never taken away. What nobody holds for `idle_seconds` goes, sooner if a role that is held
-    finds no room. Replicas that are there when the fleet starts are used like its own, so that an orchestrator that is
-    restarted goes on with what the last one started; for the same reason, closing the fleet leaves them alone.
+    held: a replica that works is never taken away. What nobody holds for `idle_seconds` goes, sooner if a role that is
+    held finds no room. Replicas that are there when the fleet starts are used like its own, so that an orchestrator
+    that is restarted goes on with what the last one started; for the same reason, closing the fleet leaves them alone.
 
     Parameters
     ----------
@@ -100,7 +77,7 @@ class KubernetesFleet:
         self._pool = ReplicaPool(self._slots)
         self._watch = PodWatch(api, self._on_pod)
         self._losses = Losses(self._watch, self._restore, self._patience, reachable)
-        self._needs: dict[Role, _Need] = {}
+        self._needs: dict[Role, Need] = {}
         self._deployments: dict[Role, Deployment] = {}
         self._listed = 0.0
         self._outdated = True
@@ -126,8 +103,8 @@ class KubernetesFleet:
         self, role: Role, *, units: int = 1, tell: Callable[[str], None] = keep_quiet
     ) -> AsyncIterator[None]:
         """Have so many replicas of the role as the work of all its holders needs, while inside."""
-        need = self._needs.setdefault(role, _Need(Outlook(self._patience)))
-        holder = _Holder(max(units, 1), tell)
+        need = self._needs.setdefault(role, Need(Outlook(self._patience)))
+        holder = Holder(max(units, 1), tell)
         need.holders.add(holder)
         need.outlook.forgive()
         self._pool.forgive(role)
@@ -198,6 +175,7 @@ class KubernetesFleet:
         if self._is_stale(now):
             await self._list_deployments(now)
         for role, need in list(self._needs.items()):
+            await self._renew(role, need)
             await self._scale_up(role, need)
         if not self._outdated:  # else somebody has come since, and what is known may be too old for them
             for role, need in self._needs.items():
@@ -224,14 +202,14 @@ class KubernetesFleet:
         is_old = now - self._listed >= self._patience.listing
         return self._outdated or (is_old and (is_short or self._unlisted is not None))
 
-    def _wanted(self, role: Role, need: _Need) -> int:
+    def _wanted(self, role: Role, need: Need) -> int:
         """Count the replicas that the holders of a role have work for."""
         if role.service not in SCALED:
             return 1
         units = sum(holder.units for holder in need.holders)
         return min(max(math.ceil(units / self._slots(role)), 1), self._max_replicas)
 
-    async def _scale_up(self, role: Role, need: _Need) -> None:
+    async def _scale_up(self, role: Role, need: Need) -> None:
         deployment = self._deployments.get(role)
         if role.service not in SCALED or deployment is None or not need.holders:
             return
@@ -240,6 +218,26 @@ class KubernetesFleet:
             need.refused = None
         else:
             need.refused = await self._scale(deployment, wanted)
+
+    async def _renew(self, role: Role, need: Need) -> None:
+        """Give up pods that were ended at their work and that Kubernetes makes wait: new ones start at once.
+
+        A unit that ends its process does so a dozen times before the one image is found that does it, and by then a
+        container waits for five minutes. A Deployment that is scaled down parts with what is not ready before anything
+        else, so this takes no right to delete pods. It happens once the reason has been told, or nobody would see it.
+        """
+        deployment = self._deployments.get(role)
+        if role.service not in SCALED or deployment is None or not need.outlook.line or self._watch.away:
+            return
+        working = sum(pod.ready for pod in self._watch.pods.values() if pod.role == role)
+        if working >= self._wanted(role, need) or not self._losses.held_up(role):
+            return
+        if await self._scale(deployment, working) is None:
+            # Down and up again at once may come to the cluster as no change at all.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._patience.renewal):
+                    while self._losses.held_up(role):
+                        await self._watch.changed(self._patience.renewal)
 
     async def _scale(self, deployment: Deployment, replicas: int) -> Trouble | None:
         try:
@@ -276,7 +274,7 @@ class KubernetesFleet:
 
     # ------------------------------------------------------------------------------------------------------ troubles
 
-    def _judge(self, role: Role, need: _Need, now: float) -> None:
+    def _judge(self, role: Role, need: Need, now: float) -> None:
         """Tell the holders of a role what is in its way, and give it up when waiting makes no sense any more."""
         trouble = self._trouble(role, need)
         kind = trouble.kind if trouble else None
@@ -294,14 +292,14 @@ class KubernetesFleet:
         if need.outlook.refusal and not self._pool.ready(role):
             self._pool.refuse(role, need.outlook.refusal)
 
-    def _trouble(self, role: Role, need: _Need) -> Trouble | None:
+    def _trouble(self, role: Role, need: Need) -> Trouble | None:
         if away := self._watch.away or self._unlisted:
             return trouble_of_api(away, f"{role} cannot be looked after", self._api.namespace)
         if need.refused:
             return need.refused
         deployment = self._deployments.get(role)
         if deployment is None:
-            return missing_deployment(str(role), role.extractor, self._api.namespace)
+            return missing_deployment(str(role), self._api.namespace)
         if role.service not in SCALED and deployment.replicas == 0:
             return nothing_deployed(deployment.name, self._api.namespace)
         pods = [pod.trouble for pod in self._watch.pods.values() if pod.role == role]

@@ -232,10 +232,14 @@ def _listing(answer: Manifest) -> Listing:
 
 
 def _change(event: Manifest) -> Change:
-    item = event["object"]
-    if event["type"] == "ERROR":
-        raise _error(item.get("code", 0), item.get("message", "the watch ended"))
-    return Change(event["type"], item["metadata"]["resourceVersion"], item)
+    try:
+        item = event["object"]
+        if event["type"] == "ERROR":
+            raise _error(item.get("code", 0), item.get("message", "the watch ended"))
+        return Change(event["type"], item["metadata"]["resourceVersion"], item)
+    except (AttributeError, KeyError, TypeError) as error:
+        # Not a watch that ended in order, after which the next one would begin at once.
+        raise ClusterUnavailable("The Kubernetes API sends what is no event of a watch.") from error
 
 
 @contextmanager

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     from offshelf.services.orchestrator.fleet.outlook import Patience
     from offshelf.services.orchestrator.fleet.pod_watch import PodWatch
-    from offshelf.services.orchestrator.fleet.replicas import Replica
+    from offshelf.services.orchestrator.fleet.pods import Pod
+    from offshelf.services.orchestrator.fleet.replicas import Replica, Role
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Losses:
         self._reachable = reachable
         self._inquiries: dict[Replica, asyncio.Task[bool]] = {}
         self._probation: dict[Replica, asyncio.TimerHandle] = {}
+        self._killed: set[str] = set()
 
     def is_suspect(self, replica: Replica) -> bool:
         """Whether a replica should get no work for now."""
@@ -63,6 +65,15 @@ class Losses:
             inquiry.add_done_callback(lambda _: self._close(replica))
         return await asyncio.shield(inquiry)
 
+    def held_up(self, role: Role) -> list[Pod]:
+        """Find the pods of a role that were ended at their work, and that Kubernetes now makes wait.
+
+        One that was ended before it had any is not among them: it cannot start, and a new one could not either.
+        """
+        pods = self._watch.pods.values()
+        self._killed &= {pod.replica.name for pod in pods}
+        return [pod for pod in pods if pod.role == role and pod.backing_off and pod.replica.name in self._killed]
+
     def close(self) -> None:
         """Stop looking."""
         for inquiry in self._inquiries.values():
@@ -76,6 +87,8 @@ class Losses:
         if verdict is None:
             verdict = await self._wait_for_verdict(replica)
         _log.info("replica lost", extra={"replica": replica.name, "blames_work": verdict})
+        if verdict:
+            self._killed.add(replica.name)
         return verdict
 
     async def _wait_for_verdict(self, replica: Replica) -> bool:

@@ -38,6 +38,8 @@ class Patience:
     room: float = 10.0
     """Until what nobody holds goes, if a held role without a replica finds no room. Between its extraction and its
     scoring a run holds nothing for a moment."""
+    renewal: float = 10.0
+    """Until a Deployment that was scaled down is expected to have given up the pods that are to be made anew."""
     tick: float = 1.0
     """Between two looks at the roles that are held or about to be scaled to zero."""
     listing: float = 5.0
@@ -150,7 +152,7 @@ class Outlook:
     def _may_recover(self, trouble: Trouble) -> bool:
         """Tell a replica that was killed, by its work or from outside, from one that cannot start.
 
-        Kubernetes waits before it starts a container again, each time twice as long as before. A unit that ends its
-        process has to do so several times before the one image is found that does it.
+        A unit that ends its process has to do so several times before the one image is found that does it, and each
+        time the next process takes a while to be ready.
         """
         return self._was_of_use and trouble.kind is Kind.CRASH and trouble.error is OffshelfError

@@ -47,6 +47,8 @@ class PodWatch:
         self._on_change = on_change
         self._back_off = back_off
         self._failures = 0
+        self._is_told_away = True
+        self._heard_since = 0.0
         self._changed = asyncio.Event()
 
     async def changed(self, seconds: float) -> None:
@@ -60,15 +62,19 @@ class PodWatch:
     async def run(self) -> None:
         """Watch until cancelled."""
         first, longest = self._back_off
+        clock = asyncio.get_running_loop().time
         while True:
             reason = await self._watch_while_possible()
+            if self.away is None and clock() - self._heard_since > longest:
+                self._failures = 0  # not before: the API may answer each time, and each watch fail over the same event
             if isinstance(reason, WatchExpired):
                 _log.info("the watch of the pods is too old; listing them again")
                 await asyncio.sleep(first)
                 continue
-            if self.away is None:
+            if self._failures == 0:
                 known = {"reason": reason.message, "pods": len(self.pods)}
                 _log.warning("the pods cannot be watched; going on with those that are known", extra=known)
+                self._is_told_away = True
             self.away = reason
             self._failures += 1
             self._tell()
@@ -121,11 +127,14 @@ class PodWatch:
         self._tell()
 
     def _hear(self) -> None:
-        self._failures = 0
-        if self.away is not None:
+        if self.away is None:
+            return
+        if self._is_told_away:
             _log.info("the pods are watched")
-            self.away = None
-            self._tell()
+            self._is_told_away = False
+        self.away = None
+        self._heard_since = asyncio.get_running_loop().time()
+        self._tell()
 
     def _tell(self) -> None:
         """Wake all that wait for a change."""

@@ -42,6 +42,8 @@ class Pod:
     """Somebody or something is taking the pod away, or has done so: deleted, evicted, preempted, its node gone."""
     ended: bool
     """Its container has ended and is not yet started again."""
+    backing_off: bool
+    """Kubernetes waits before it starts the container again, each time longer."""
     by_itself: bool
     """The container that ended last did so by itself, and not with its node."""
     trouble: Trouble | None
@@ -85,7 +87,8 @@ def read_pod(pod: Manifest) -> Pod | None:
         (one for one in status.get("containerStatuses") or () if one["name"] == container["name"]), {}
     )
     state: Manifest = process.get("state", {})
-    ended = "terminated" in state or state.get("waiting", {}).get("reason") == "CrashLoopBackOff"
+    backing_off = state.get("waiting", {}).get("reason") == "CrashLoopBackOff"
+    ended = "terminated" in state or backing_off
     last = state.get("terminated") or process.get("lastState", {}).get("terminated") or {}
     is_ready = conditions.get("Ready", {}).get("status") == "True" and bool(status.get("podIP"))
     ready = is_ready and not (leaving or ended)
@@ -98,6 +101,7 @@ def read_pod(pod: Manifest) -> Pod | None:
         ready=ready,
         leaving=leaving,
         ended=ended,
+        backing_off=backing_off and not leaving,
         by_itself=last.get("reason") not in {"ContainerStatusUnknown", "Unknown"},
         trouble=None if ready or leaving else trouble_of_pod(pod, str(role)),
     )

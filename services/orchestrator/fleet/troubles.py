@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -15,8 +16,24 @@ if TYPE_CHECKING:
 
     from offshelf.services.orchestrator.fleet.cluster_api import Manifest
 
-_OVERLAY = "k8s/overlays/..."
+_DEPLOY = "make deploy OVERLAY=..."
 """What an installation was deployed from; which one, this process does not know."""
+
+_MAKE_SECRETS = "make secrets OVERLAY=..."
+"""What makes the Secrets of an installation that are missing."""
+
+_NOT_FOUND: Final = re.compile(r'secret "([^"]+)" not found')
+_NOT_SYNCED: Final = "failed to sync secret cache"
+"""What a node says of a missing Secret as long as it has not begun to watch it; which one, it does not say."""
+
+_VOLUME_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+    "configMap": ("name",),
+    "persistentVolumeClaim": ("claimName",),
+    "secret": ("secretName", "name"),  # as a part of a volume it is named differently
+}
+"""What of a volume's source names something that may be missing."""
+
+_SANDBOX: Final = "PodReadyToStartContainers"
 
 _LONGEST = 300
 """Characters of a message of the API that are passed on."""
@@ -119,17 +136,14 @@ def trouble_of_deployment(deployment: Manifest) -> Trouble | None:
 def trouble_of_api(error: OffshelfError, what: str, namespace: str) -> Trouble:
     """Say that the API did not let something be done: it is away, or this account may not."""
     if isinstance(error, PermissionDenied):
-        fix = f"Give the orchestrator its Role in {namespace} again: kubectl apply -k {_OVERLAY}"
+        fix = f"Give the orchestrator its Role in {namespace} again: {_DEPLOY}"
         return Trouble(Kind.REFUSED, f"{what}: {error.message} {fix}")
     return Trouble(Kind.API, f"{what}: {error.message}")
 
 
-def missing_deployment(name: str, extractor: str, namespace: str) -> Trouble:
+def missing_deployment(name: str, namespace: str) -> Trouble:
     """Say that something is not installed."""
-    folder = f"k8s/extractors/{extractor}" if extractor else _OVERLAY
-    return Trouble(
-        Kind.MISSING, f"There is no Deployment {name} in the namespace {namespace}: kubectl apply -k {folder}"
-    )
+    return Trouble(Kind.MISSING, f"There is no Deployment {name} in the namespace {namespace}: {_DEPLOY}")
 
 
 def nothing_deployed(name: str, namespace: str) -> Trouble:
@@ -153,6 +167,8 @@ def _of_container(container: Manifest, status: Manifest, pod: Manifest, name: st
     if known := _WAITING.get(reason):
         kind, line = known
         message = _short(waiting.get("message"))
+        if kind is Kind.CONFIGURATION and (missing := _missing_secret(message, pod)):
+            return Trouble(kind, f"{name}: {missing}; {_MAKE_SECRETS} makes it.", is_vague=_NOT_SYNCED in message)
         line = line.format(name=name, image=container.get("image"), message=message)
         # Between two tries to pull an image there is no word of why the last one failed.
         return Trouble(kind, line, is_vague=reason == "ImagePullBackOff")
@@ -194,18 +210,47 @@ def _last_words(message: str) -> Manifest | None:
     return None
 
 
-def _slow_creation(name: str, pod: Manifest) -> str:
-    needs: set[str] = set()
+def _missing_secret(message: str, pod: Manifest) -> str:
+    """Say which Secret keeps a container from getting its environment, if it is that; else ""."""
+    where = f"missing in the namespace {pod['metadata']['namespace']}"
+    if found := _NOT_FOUND.search(message):
+        return f"the secret {found[1]} is {where}"
+    names = sorted(set(_environment_secrets(pod)))
+    if _NOT_SYNCED not in message or not names:
+        return ""
+    which = f"the secret {names[0]}" if len(names) == 1 else f"one of the secrets {', '.join(names)}"
+    return f"{which} is {where} ({message})"
+
+
+def _environment_secrets(pod: Manifest) -> Iterator[str]:
+    for container in (*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]):
+        sources = [all_of.get("secretRef") for all_of in container.get("envFrom") or ()]
+        sources += [(one.get("valueFrom") or {}).get("secretKeyRef") for one in container.get("env") or ()]
+        yield from (source["name"] for source in sources if source and not source.get("optional"))
+
+
+def _volume_needs(pod: Manifest) -> Iterator[tuple[str, str]]:
+    """Yield the kind and the name of what the volumes of a pod are made of."""
     for volume in pod["spec"].get("volumes") or ():
-        for kind, key in (("secret", "secretName"), ("configMap", "name"), ("persistentVolumeClaim", "claimName")):
-            source = volume.get(kind) or {}
-            if key in source and not source.get("optional"):
-                needs.add(f"{kind} {source[key]}")
-    missing = f", or one of its volumes is missing ({', '.join(sorted(needs))})" if needs else ""
+        for part in (volume, *((volume.get("projected") or {}).get("sources") or ())):
+            for kind, keys in _VOLUME_KEYS.items():
+                source = part.get(kind) or {}
+                if not source.get("optional"):
+                    yield from ((kind, source[key]) for key in keys if key in source)
+
+
+def _slow_creation(name: str, pod: Manifest) -> str:
+    needs = sorted(set(_volume_needs(pod)))
+    conditions = {one.get("type"): one.get("status") for one in pod["status"].get("conditions") or ()}
+    causes = []
+    # A pod gets its sandbox when its volumes are mounted, and images are pulled when it has one.
+    if conditions.get(_SANDBOX) != "False" or not needs:
+        causes.append("its image is still being pulled")
+    if conditions.get(_SANDBOX) != "True" and needs:
+        makes = f"; {_MAKE_SECRETS} makes the secrets" if needs[-1][0] == "secret" else ""
+        causes.append(f"one of its volumes is missing ({', '.join(f'{kind} {what}' for kind, what in needs)}{makes})")
     look = f"kubectl describe pod -n {pod['metadata']['namespace']} {pod['metadata']['name']}"
-    return (
-        f"{name}: its container takes long to be created: its image is still being pulled{missing}; {look} says which."
-    )
+    return f"{name}: its container takes long to be created: {', or '.join(causes)}; {look} says more."
 
 
 def _short(message: object) -> str:

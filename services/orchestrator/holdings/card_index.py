@@ -38,8 +38,9 @@ class CardIndex:
     async def refresh(self) -> None:
         """Read the cards that are new, and forget those that are gone."""
         async with self._refreshing:
+            known = set(self._cards)  # what is put in while the store is asked may be missing in its answer
             present = await self._threads.run(self._list)
-            for digest in self._cards.keys() - present:
+            for digest in known - present:
                 self.discard(digest)
             new = sorted(present - self._cards.keys() - self._unusable)
             found = await all_of(

@@ -34,8 +34,8 @@ from offshelf.services.orchestrator.holdings.references import (
     read_references,
 )
 from offshelf.services.orchestrator.holdings.vectors import find_images, separate
-from offshelf.services.orchestrator.runs.reading import read_each as in_parallel
 from offshelf.store import keys
+from offshelf.store.reading import read_each as in_parallel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

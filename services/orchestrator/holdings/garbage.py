@@ -22,8 +22,8 @@ from offshelf.services.orchestrator.holdings.references import (
     read_images,
     read_references,
 )
-from offshelf.services.orchestrator.runs.reading import read_each as in_parallel
 from offshelf.store import keys
+from offshelf.store.reading import read_each as in_parallel
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 IDLE_SECONDS = 60.0
-"""How long a client may send nothing before its call is ended."""
+"""How long a client may send nothing, or hardly anything, before its call is ended."""
 
 
 class Hearing:
@@ -23,7 +23,7 @@ class Hearing:
     Parameters
     ----------
     idle_seconds
-        How long a client may be silent. The time that its messages are being dealt with does not count.
+        How long a client may take to bring something. The time that its messages are being dealt with does not count.
     """
 
     def __init__(self, idle_seconds: float = IDLE_SECONDS) -> None:
@@ -34,20 +34,24 @@ class Hearing:
         """End all streams, and any that begins from now on."""
         self._closing.set()
 
-    async def of(self, messages: AsyncIterator[T], says_something: Callable[[T], bool]) -> AsyncGenerator[T, None]:
+    async def of(
+        self, messages: AsyncIterator[T], brings: Callable[[T], int], *, least: int = 1
+    ) -> AsyncGenerator[T, None]:
         """Yield what a client sends.
 
         Parameters
         ----------
         messages
             The client's stream.
-        says_something
-            Tells a message that brings something from one that only keeps the stream open.
+        brings
+            Says how much a message brings; 0 if it only keeps the stream open.
+        least
+            So much has to come in time. Who sends a byte now and then would else keep a place for days.
 
         Raises
         ------
         DeadlineExceeded
-            If nothing comes for too long.
+            If nothing comes for too long, or too little.
         Unavailable
             If this server is stopping.
         """
@@ -55,7 +59,7 @@ class Hearing:
         source = aiter(messages)
         closing = asyncio.ensure_future(self._closing.wait())
         coming: asyncio.Future[T] | None = None
-        deadline = loop.time() + self._idle_seconds
+        deadline, brought = loop.time() + self._idle_seconds, 0
         try:
             while True:
                 coming = asyncio.ensure_future(source.__anext__())
@@ -65,17 +69,21 @@ class Hearing:
                 if self._closing.is_set():
                     raise Unavailable("This server is stopping. What it has is kept: send the rest when it is back.")
                 if not coming.done():
+                    little = "Hardly anything" if brought else "Nothing"
                     raise DeadlineExceeded(
-                        f"Nothing came for {self._idle_seconds:g} seconds, so the upload was ended. What came before "
+                        f"{little} came for {self._idle_seconds:g} seconds, so the upload was ended. What came before "
                         "is kept: send the rest."
                     )
                 try:
                     message = coming.result()
                 except StopAsyncIteration:
                     return
+                came = loop.time()
                 yield message
-                if says_something(message):
-                    deadline = loop.time() + self._idle_seconds
+                deadline += loop.time() - came
+                brought += brings(message)
+                if brought >= least:
+                    deadline, brought = loop.time() + self._idle_seconds, 0
         finally:
             waiting = [future for future in (coming, closing) if future is not None]
             for future in waiting:

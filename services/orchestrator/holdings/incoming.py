@@ -6,7 +6,6 @@ import errno
 import hashlib
 import tempfile
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -18,11 +17,14 @@ from offshelf.store.patience import waits_end_with
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+    from typing import TypeAlias
 
     from offshelf.errors import OffshelfError
-    from offshelf.services.orchestrator.holdings.spool import SpoolRoom
     from offshelf.store import ObjectStore
+
+    FindsRoom: TypeAlias = Callable[[int], Awaitable[Callable[[], None]]]
+    """Waits for room for so many bytes, and gives what gives it back; see `spool`."""
 
 PIECE_BYTES = 1024 * 1024
 """Most bytes of one piece, and of all pieces that come together."""
@@ -105,10 +107,9 @@ class IncomingImage:
         """Whether its pieces have to be written to a file as they come, with `spool`."""
         return self.size > MEMORY_BYTES
 
-    async def find_room(self, room: SpoolRoom) -> None:
+    async def find_room(self, find: FindsRoom) -> None:
         """Wait for room for the file of a large image; `discard` gives it back. Raises `ResourceExhausted`."""
-        await room.take(self.size)
-        self._give_back = partial(room.give_back, self.size)
+        self._give_back = await find(self.size)
 
     def add(self, piece: Piece) -> None:
         """Take the next piece.

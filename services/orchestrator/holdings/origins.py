@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from offshelf import models, scores
 from offshelf.digests import is_digest
 from offshelf.errors import DataLoss, NotFound
-from offshelf.services.orchestrator.runs.reading import read_each as in_parallel
 from offshelf.store import keys
+from offshelf.store.reading import read_each as in_parallel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

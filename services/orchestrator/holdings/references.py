@@ -18,8 +18,8 @@ from offshelf.errors import DataLoss, NotFound
 from offshelf.services.orchestrator.holdings import origins
 from offshelf.services.orchestrator.holdings.origins import Artefact, log_damage
 from offshelf.services.orchestrator.holdings.traces import RunTrace, read_trace
-from offshelf.services.orchestrator.runs.reading import read_each as in_parallel
 from offshelf.store import keys
+from offshelf.store.reading import read_each as in_parallel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

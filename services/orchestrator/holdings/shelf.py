@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from offshelf.errors import Cancelled
+from offshelf.digests import is_digest
+from offshelf.errors import Cancelled, InvalidInput
 from offshelf.services.orchestrator.concurrency import all_of
+from offshelf.services.orchestrator.holdings.admission import Admission
 from offshelf.store import keys
 from offshelf.store.patience import waits_end_with
 
@@ -17,6 +19,13 @@ if TYPE_CHECKING:
     from offshelf.store import ObjectStore
 
 T = TypeVar("T")
+
+MOST_ASKED = 100_000
+"""Images that one question may name."""
+
+MOST_QUESTIONS = 32
+MOST_QUESTIONS_OF_USER = 8
+"""About images, at a time; a client asks over four connections."""
 
 _LOOKERS = 8
 """Threads that look for the images of one question."""
@@ -43,7 +52,27 @@ class ImageShelf:
     def __init__(self, store: ObjectStore, threads: Threads) -> None:
         self._store = store
         self._threads = threads
-        self._questions = asyncio.Semaphore(_QUESTIONS)
+        self._answering = asyncio.Semaphore(_QUESTIONS)
+        self._questions = Admission(
+            most=MOST_QUESTIONS, most_of_user=MOST_QUESTIONS_OF_USER, what="questions about images"
+        )
+
+    async def missing(self, user: str, digests: Collection[str]) -> list[str]:
+        """Find out which images the store does not have.
+
+        Raises
+        ------
+        InvalidInput
+            For something that is no digest, or too many of them.
+        ResourceExhausted
+            If the user, or all together, ask too much at a time.
+        """
+        check_number_asked(len(digests))
+        if not all(map(is_digest, digests)):
+            raise InvalidInput("An image is named by its SHA-256, which has 32 bytes.")
+        with self._questions.admitted(user):
+            found = await self.sizes(digests)
+        return [digest for digest in dict.fromkeys(digests) if digest not in found]
 
     async def sizes(self, digests: Collection[str]) -> dict[str, int]:
         """Find out which of these images the store has, and their bytes."""
@@ -51,7 +80,7 @@ class ImageShelf:
         for digest in dict.fromkeys(digests):
             folders.setdefault(keys.image(digest).removesuffix(digest), []).append(digest)
         shared = list(folders.items())
-        async with self._questions:
+        async with self._answering:
             answers = await all_of(
                 self._threads.run(self._look_up, shared[first::_LOOKERS]) for first in range(min(_LOOKERS, len(shared)))
             )
@@ -73,3 +102,9 @@ class ImageShelf:
         wanted = set(digests)
         names = ((info.key.removeprefix(folder), info.size) for info in self._store.list(folder))
         return {name: size for name, size in names if name in wanted}
+
+
+def check_number_asked(images: int) -> None:
+    """Refuse a question about too many images. Raises `InvalidInput`."""
+    if images > MOST_ASKED:
+        raise InvalidInput(f"{images} images are asked for at once: ask for at most {MOST_ASKED}.")

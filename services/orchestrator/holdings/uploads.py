@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from offshelf.errors import InvalidInput
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from offshelf.services.orchestrator.holdings.hearing import Hearing
-    from offshelf.services.orchestrator.holdings.incoming import Piece
+    from offshelf.services.orchestrator.holdings.incoming import FindsRoom, Piece
     from offshelf.services.orchestrator.holdings.quotas import Allowance, Quotas
     from offshelf.services.orchestrator.holdings.shelf import Threads
     from offshelf.store import ObjectStore
@@ -32,6 +33,9 @@ MOST_UPLOADS = 32
 
 MOST_UPLOADS_OF_USER = 8
 """Of one user; a client uses four connections."""
+
+LEAST_BYTES = 64 * 1024
+"""So much has to come in the time that a client may be silent; what a link brings that serves for uploads is more."""
 
 _UNDER_WAY = 8
 """Images of one call that are being written at a time; the next message is read when there is room."""
@@ -88,14 +92,15 @@ class Uploads:
         ResourceExhausted
             If too many uploads are going on, there is no room for large images, or the store is full.
         DeadlineExceeded
-            If nothing comes for too long.
+            If nothing comes for too long, or too little.
         Unavailable
             If the store cannot be reached, or this server is stopping.
         """
         with self._admission.admitted(user):
-            reception = _Reception(self._store, self._threads, await self._quotas.allowance(user), self._room)
+            allowance = await self._quotas.allowance(user)
+            reception = _Reception(self._store, self._threads, allowance, partial(self._room.take, user))
             try:
-                async with aclosing(self._hearing.of(messages, bool)) as heard:
+                async with aclosing(self._hearing.of(messages, _bytes, least=LEAST_BYTES)) as heard:
                     async for pieces in heard:
                         await reception.take(pieces)
                 return await reception.outcome()
@@ -106,11 +111,11 @@ class Uploads:
 class _Reception:
     """The images of one call."""
 
-    def __init__(self, store: ObjectStore, threads: Threads, allowance: Allowance, spool: SpoolRoom) -> None:
+    def __init__(self, store: ObjectStore, threads: Threads, allowance: Allowance, find_room: FindsRoom) -> None:
         self._store = store
         self._threads = threads
         self._allowance = allowance
-        self._spool = spool
+        self._find_room = find_room
         self._outcome = UploadOutcome()
         self._current: IncomingImage | None = None
         self._passed_over = ""
@@ -121,7 +126,7 @@ class _Reception:
         self._failure: BaseException | None = None
 
     async def take(self, pieces: Sequence[Piece]) -> None:
-        if sum(len(piece.data) for piece in pieces) > PIECE_BYTES:
+        if _bytes(pieces) > PIECE_BYTES:
             raise InvalidInput(f"A message holds more than {PIECE_BYTES} bytes of images: send them in smaller parts.")
         for piece in pieces:
             if self._failure is not None:
@@ -140,7 +145,7 @@ class _Reception:
             self._current = IncomingImage(piece)
             self._allowance.take(piece.image, piece.size)
             if self._current.large:
-                await self._current.find_room(self._spool)
+                await self._current.find_room(self._find_room)
         image = self._current
         image.add(piece)
         if image.large and not await self._threads.run(image.spool, piece):
@@ -196,3 +201,7 @@ class _Reception:
             self._current.discard()
             self._current = None
         await outlast(self._writing)
+
+
+def _bytes(pieces: Sequence[Piece]) -> int:
+    return sum(len(piece.data) for piece in pieces)

@@ -9,7 +9,7 @@ from offshelf import features
 from offshelf.errors import Conflict, DataLoss, NotFound
 from offshelf.services.orchestrator.holdings.origins import log_damage
 from offshelf.services.orchestrator.holdings.references import fingerprint_of
-from offshelf.services.orchestrator.runs.reading import read_each as in_parallel
+from offshelf.store.reading import read_each as in_parallel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,9 +7,9 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from offshelf.errors import DataLoss, NotFound
-from offshelf.services.orchestrator.runs.reading import read_each
 from offshelf.services.orchestrator.runs.specification import RunSpec
 from offshelf.services.orchestrator.runs.status import RunStatus
+from offshelf.store.reading import read_each
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -64,7 +64,8 @@ class Execution:
             write = self._journal.append if wait else self._journal.append_at_once
             await write(runlog.FAILED, error=reason)
         except Exception:  # noqa: BLE001  (watchers must hear it)
-            # The store may be the very reason (full, away): whoever watches still has to hear it.
+            # The store may be the very reason (full, away): whoever watches still has to hear it. The log gets it as
+            # soon as the store takes it (`endings.py`).
             _log.exception("the failure of a run could not be written", extra={"run_id": self._status.run_id})
             self._status.fail(reason)
 

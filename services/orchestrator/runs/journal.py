@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from offshelf.runs import RunState
 from offshelf.services.orchestrator.concurrency import outlast
 from offshelf.services.orchestrator.dispatch.patience import outwait_store
 from offshelf.services.orchestrator.figures import Figures, NoFigures
+from offshelf.services.orchestrator.runs import runlog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -70,16 +72,28 @@ class Journal:
     async def append_at_once(self, kind: str, **data: Any) -> None:
         """Write an event as `append` does, but fail if the store does not answer."""
         async with self._writing:
-            write: asyncio.Future[Event] = asyncio.ensure_future(
-                asyncio.to_thread(self._log.append, self.status.history, kind, **data)
-            )
-            try:
-                # The thread cannot be stopped: what comes after must find its event in the history.
-                await outlast([write])
-            finally:
-                if write.exception() is None:
-                    self.status.apply(write.result())
-            await write
+            await self._write(kind, **data)
+
+    @property
+    def owes_failure(self) -> bool:
+        """Whether the run shows as failed, and its log does not say so."""
+        return self.status.state is RunState.FAILED and not self.status.history.ended
+
+    async def write_failure(self) -> bool:
+        """Write the failure that is owed; tells whether there was one. The run may have been gone on with meanwhile."""
+        async with self._writing:
+            owed = self.owes_failure
+            if owed:
+                await self._write(runlog.FAILED, error=self.status.error)
+            return owed
+
+    async def take_over(self) -> bool:
+        """Write that somebody asked for the run again; False if it has an ending by now, which nothing may follow."""
+        async with self._writing:
+            ended = self.status.history.ended
+            if not ended:
+                await self._write(runlog.TAKEN_OVER, asked=True)
+            return not ended
 
     async def with_store(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call, in a thread, what needs the store; again and again while the store does not answer.
@@ -98,6 +112,18 @@ class Journal:
         with self.status.notices.topic() as tell:
             async with fleet.hold(role, units=units, tell=tell):
                 yield
+
+    async def _write(self, kind: str, **data: Any) -> None:
+        write: asyncio.Future[Event] = asyncio.ensure_future(
+            asyncio.to_thread(self._log.append, self.status.history, kind, **data)
+        )
+        try:
+            # The thread cannot be stopped: what comes after must find its event in the history.
+            await outlast([write])
+        finally:
+            if write.exception() is None:
+                self.status.apply(write.result())
+        await write
 
     def say(self, activity: str) -> None:
         """Show what is being done; this is not kept."""

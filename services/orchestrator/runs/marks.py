@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from offshelf.services.orchestrator.runs.reading import read_each
 from offshelf.store import keys
+from offshelf.store.reading import read_each
 
 if TYPE_CHECKING:
     from offshelf.store import ObjectStore

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ulid import ULID
 
 from offshelf.access import Role
 from offshelf.digests import digest_of
-from offshelf.errors import Conflict, NotFound, OffshelfError, PermissionDenied, ResourceExhausted, Unavailable
+from offshelf.errors import Conflict, NotFound, PermissionDenied, ResourceExhausted, Unavailable
 from offshelf.logs import request_id as current_request_id
 from offshelf.runs import RunState
 from offshelf.services.orchestrator.figures import Figures, NoFigures
 from offshelf.services.orchestrator.runs import runlog
+from offshelf.services.orchestrator.runs.ongoing import OngoingRuns
 from offshelf.services.orchestrator.runs.roll import Roll
 from offshelf.services.orchestrator.runs.status import RunStatus
 from offshelf.store import keys
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from offshelf.services.orchestrator.runs.runlog import RunLog
     from offshelf.services.orchestrator.runs.specification import RunSpec
     from offshelf.store import ObjectStore
-
-_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -74,15 +71,11 @@ class Orchestrator:
         self._store = store
         self._log = log
         self._intake = intake
-        self._execute = execute
         self._take_up = take_up
         self._quota_runs = quota_runs
         self._deleting = deleting
-        self._figures = figures or NoFigures()
         self._roll = Roll(log)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._charged: dict[str, str] = {}
-        """For each run that is going on, whose quota it counts for: that of who asked for it last."""
+        self._ongoing = OngoingRuns(self._roll, execute, figures or NoFigures())
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
         self._draining = False
@@ -96,14 +89,14 @@ class Orchestrator:
         """Learn of the runs in the store, and take up the unfinished ones if asked to."""
         for journal in await self._roll.read():
             if self._take_up:
-                self._start(journal, journal.status.user, taken_over=True)
+                self._ongoing.begin(journal, journal.status.user, taken_over=True)
             else:
                 journal.status.interrupt()
 
     def datasets_in_use(self) -> frozenset[str]:
         """Digests of the datasets that unfinished runs work on, or are about to."""
         found = [each.status for each in self._roll.unfinished()]
-        # One whose failure could not be written is unfinished by the log, and nobody may ever ask for it again.
+        # One whose failure is not written yet is unfinished by the log, and nobody may ever ask for it again.
         return frozenset(status.dataset for status in found if status.dataset and not status.state.ended)
 
     async def create(self, request: Request, *, request_id: str, user: str) -> tuple[RunStatus, bool]:
@@ -133,7 +126,7 @@ class Orchestrator:
         """
         spec = await self._intake.specify(request)
         equal = self._roll.equal(spec)
-        begins = equal is None or equal.status.run_id not in self._tasks
+        begins = equal is None or equal.status.run_id not in self._ongoing
         if self._quota_runs and begins and await self._requested(request_id, user) is None:
             self._check_quota(user)  # once more than `_create` does: the next step lists all images, which costs
         await self._intake.check(spec)
@@ -162,7 +155,7 @@ class Orchestrator:
         status = await self.get(run_id)
         while True:
             seen = status.version
-            at_rest = status.state.ended or (status.state is RunState.INTERRUPTED and run_id not in self._tasks)
+            at_rest = status.state.ended or (status.state is RunState.INTERRUPTED and run_id not in self._ongoing)
             yield status
             if at_rest:
                 return
@@ -214,13 +207,7 @@ class Orchestrator:
         """Stop all runs so that the next orchestrator can take them up."""
         self._draining = True
         async with self._changing:  # a run that is being created is stopped too
-            running = list(self._tasks)
-            stopped = await asyncio.gather(
-                *(self._stop(run_id, runlog.INTERRUPTED) for run_id in running), return_exceptions=True
-            )
-        for run_id, outcome in zip(running, stopped, strict=True):
-            if isinstance(outcome, Exception):
-                _log.error("the end of a run could not be written", extra={"run_id": run_id}, exc_info=outcome)
+            await self._ongoing.stop_all()
         for journal in self._roll.unfinished():
             journal.status.touch()
 
@@ -242,38 +229,45 @@ class Orchestrator:
         if spec.stored_dataset and spec.stored_dataset == self._deleting():
             raise Conflict(f"Dataset {spec.stored_dataset} is being deleted: upload it again when that has ended.")
         known = await self._requested(request_id, user)
-        if known is not None and known in self._roll:
-            return await self._go_on(known, user)
-        equal = self._roll.equal(spec)
-        run_id = equal.status.run_id if equal else str(ULID())
-        if equal is None:
-            self._check_quota(user)
-        await asyncio.to_thread(self._log.remember_request, _name_of(request_id, user), run_id)
-        if equal:
-            return await self._go_on(run_id, user)
+        if known is not None and (status := await self._roll.find(known)):
+            await self._go_on(status, user)
+            return status, True
+        name = _name_of(request_id, user)
+        while equal := self._roll.equal(spec):
+            await asyncio.to_thread(self._log.remember_request, name, equal.status.run_id)
+            if await self._go_on(equal.status, user):
+                return equal.status, True
+        self._check_quota(user)
+        run_id = str(ULID())
+        await asyncio.to_thread(self._log.remember_request, name, run_id)
         # The id that this call has in the logs of all services, if there is one.
         trace = current_request_id.get() or request_id
         history = await asyncio.to_thread(self._log.create, run_id, spec.to_json(), request_id=trace, user=user)
         journal = self._roll.add(RunStatus(spec, history))
-        self._start(journal, user)
+        self._ongoing.begin(journal, user)
         return journal.status, False
 
     async def _requested(self, request_id: str, user: str) -> str | None:
         """Find the id of the run that a request has made before."""
         return await asyncio.to_thread(self._log.requested, _name_of(request_id, user))
 
-    async def _go_on(self, run_id: str, user: str) -> tuple[RunStatus, bool]:
-        """Go on with a run that a user asks for again, unless it is going on or has ended. It stays its owner's."""
-        status = await self.get(run_id)
-        journal = self._roll.journal(run_id)
-        if journal and run_id not in self._tasks:
+    async def _go_on(self, status: RunStatus, user: str) -> bool:
+        """Go on with a run that a user asks for again, unless it is going on; False if it has ended.
+
+        It stays its owner's.
+        """
+        journal = self._roll.journal(status.run_id)
+        if journal is None:
+            return False
+        if status.run_id not in self._ongoing:
             self._check_quota(user)
-            await journal.append_at_once(runlog.TAKEN_OVER, asked=True)
-            self._start(journal, user)
-        return status, True
+            if not await journal.take_over():
+                return False  # a failure that was owed has just been written
+            self._ongoing.begin(journal, user)
+        return True
 
     def _check_quota(self, user: str) -> None:
-        going_on = list(self._charged.values()).count(user)
+        going_on = self._ongoing.count(user)
         if self._quota_runs and going_on >= self._quota_runs:
             raise ResourceExhausted(
                 f"{user} has {going_on} runs going on, and one user may have {self._quota_runs}: "
@@ -288,52 +282,8 @@ class Orchestrator:
         if status.state is not RunState.CANCELLED:
             if status.state.ended:
                 raise Conflict(f"Run {run_id} has {status.state} already.")
-            await self._stop(run_id, runlog.CANCELLED)
+            await self._ongoing.stop(run_id, runlog.CANCELLED)
         return status
-
-    async def _stop(self, run_id: str, kind: str) -> None:
-        """Stop the work on a run and write why, unless it ends by itself meanwhile."""
-        journal, task = self._roll.journal(run_id), self._tasks.get(run_id)
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
-        if journal is None or journal.status.state.ended:
-            return
-        try:
-            await journal.append_at_once(kind)
-        except BaseException:
-            journal.status.interrupt()  # its watchers must hear that nobody works on it any more
-            raise
-        self._settle(journal)
-
-    def _start(self, journal: Journal, user: str, *, taken_over: bool = False) -> None:
-        """Begin to work on a run for a user; `taken_over`: by this server on its own, which has to be written first."""
-        run_id = journal.status.run_id
-        context = contextvars.copy_context()
-        context.run(current_request_id.set, journal.status.request_id)
-        work = self._work(journal, taken_over=taken_over)
-        task = asyncio.get_running_loop().create_task(work, name=f"run {run_id}", context=context)
-        self._tasks[run_id], self._charged[run_id] = task, user
-
-        def end(_: asyncio.Task[None]) -> None:
-            self._tasks.pop(run_id, None)
-            self._charged.pop(run_id, None)
-            self._settle(journal)
-
-        task.add_done_callback(end)
-
-    async def _work(self, journal: Journal, *, taken_over: bool) -> None:
-        if taken_over:
-            try:
-                await journal.append(runlog.TAKEN_OVER, asked=False)
-            except OffshelfError as error:
-                journal.status.fail(error.message)
-                return
-        await self._execute(journal).run()
-
-    def _settle(self, journal: Journal) -> None:
-        if self._roll.settle(journal):
-            self._figures.run_ended(str(journal.status.state))
 
 
 def _name_of(request_id: str, user: str) -> str:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from offshelf import features, scores
 from offshelf.errors import DataLoss, NotFound
 from offshelf.services.orchestrator.dispatch.units import ExtractionUnit, ScoringUnit
-from offshelf.services.orchestrator.runs.reading import read_each
 from offshelf.store import keys
+from offshelf.store.reading import read_each
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

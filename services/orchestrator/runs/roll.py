@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from offshelf.errors import DataLoss, NotFound
 from offshelf.services.orchestrator.runs.archive import Archive, status_of
 from offshelf.services.orchestrator.runs.journal import Journal
-from offshelf.services.orchestrator.runs.reading import read_each
+from offshelf.store.objects import is_key
+from offshelf.store.reading import read_each
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,13 +75,14 @@ class Roll:
     def unfinished(self) -> Iterator[Journal]:
         """Yield the journals of the runs that have not ended.
 
-        By the log: one that failed because the store was full, so that this could not be written, is among them.
+        By the log: one that failed because the store was full or away is among them until that could be written.
         """
         yield from list(self._journals.values())
 
     def equal(self, spec: RunSpec) -> Journal | None:
         """Find the unfinished run of a specification."""
-        return next((each for each in self._journals.values() if each.status.spec.digest == spec.digest), None)
+        unended = (each for each in self._journals.values() if not each.status.history.ended)
+        return next((each for each in unended if each.status.spec.digest == spec.digest), None)
 
     async def get(self, run_id: str) -> RunStatus:
         """Find a run.
@@ -92,13 +94,18 @@ class Roll:
         DataLoss
             If it cannot be read.
         """
+        status = await self.find(run_id)
+        if status is None:
+            raise NotFound(f"There is no run {run_id!r}. `offshelf runs` lists all.")
+        return status
+
+    async def find(self, run_id: str) -> RunStatus | None:
+        """Find a run as `get` does; None if there is none of this id."""
+        if run_id not in self._journals and run_id not in self._archive:
+            await self._look_for(run_id)
         if run_id in self._journals:
             return self._journals[run_id].status
-        if run_id in self._archive:
-            return await self._archive.get(run_id)
-        if run_id in self:  # it could not be read at the start
-            return status_of(await asyncio.to_thread(self._log.replay, run_id))
-        raise NotFound(f"There is no run {run_id!r}. `offshelf runs` lists all.")
+        return await self._archive.get(run_id) if run_id in self._archive else None
 
     async def page(self, *, limit: int, before: str) -> tuple[list[RunStatus], str]:
         """Return runs, newest first, and from where to go on; `before` is what the last call returned, or empty.
@@ -122,14 +129,40 @@ class Roll:
             return None
 
     async def _learn(self, history: History) -> None:
-        """Take in a run that has no ending in the store."""
+        """Take in a run without an ending; a damaged one is a line in the log."""
         try:
             status = status_of(history)
         except DataLoss as error:
             _log.error("run cannot be read", extra={"run_id": history.run_id, "reason": error.message})
             return
+        await self._take_in(status)
+
+    async def _look_for(self, run_id: str) -> None:
+        """Take in a run that the log in the store may know.
+
+        It could not be read at the start; or it came later. An older orchestrator that was cut off, and does not know
+        yet that it has been replaced, may have created it, and so may we, with a write that seemed to have failed.
+        """
+        if "/" in run_id or not is_key(run_id):
+            return
+        try:
+            history = await asyncio.to_thread(self._log.replay, run_id)
+        except NotFound:
+            return
+        # Without an event, its creator died. And somebody else may have asked for it at the same moment.
+        if not history.events or run_id in self._journals or run_id in self._archive:
+            return
+        status = status_of(history)
+        if run_id not in self:
+            bisect.insort(self._ids, run_id)
+        if not status.state.ended:
+            status.interrupt()  # nobody works on it here until somebody asks for it
+        await self._take_in(status)
+
+    async def _take_in(self, status: RunStatus) -> None:
+        """Take in a run that has no ending among the marks."""
         if status.state.ended:
-            await asyncio.to_thread(self._log.conclude, history)  # its orchestrator died before it could
             self._archive.add(status)
+            await asyncio.to_thread(self._log.conclude, status.history)  # its orchestrator died before it could
         else:
             self._journals[status.run_id] = Journal(status, self._log)

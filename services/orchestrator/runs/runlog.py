@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from offshelf.digests import canonical_json
 from offshelf.errors import DataLoss, NotFound, OffshelfError, StoreDenied, StoreFull
 from offshelf.services.orchestrator.runs.marks import Marks
-from offshelf.services.orchestrator.runs.reading import read_each
 from offshelf.store import keys
+from offshelf.store.reading import read_each
 
 if TYPE_CHECKING:
     from offshelf.services.orchestrator.runs.marks import KnownRuns

@@ -16,8 +16,7 @@ Examples:
   offshelf certs certs/ --host offshelf.example.org --host 10.1.2.3
   offshelf certs certs/ --service predictor --host offshelf.example.org
 \b
-Run it again before the certificates expire, with the same hosts, and put the new ones in place: services take them up
-without a restart. FOLDER/ca/ca.key is the key to everything: keep it away from the cluster.
+Run it again before the certificates expire and put the new ones in place: services take them up without a restart. FOLDER/ca/ca.key is the key to everything: keep it away from the cluster.
 """
 )
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
@@ -27,7 +26,7 @@ without a restart. FOLDER/ca/ca.key is the key to everything: keep it away from 
     "hosts",
     metavar="NAME_OR_IP",
     multiple=True,
-    help="Where users reach the orchestrator and the predictor; may be repeated.",
+    help="Where users reach the orchestrator and the predictor; may be repeated.  [default: as before]",
 )
 @click.option("--days", type=click.IntRange(1, 3650), default=365, show_default=True, help="How long they are valid.")
 @click.option(

@@ -1,13 +1,13 @@
-"""Trying again what failed because a server was away or busy, for a while and not all at once."""
+"""Trying again what failed because a server was away or busy: for a while, and not all clients at one moment."""
 
 from __future__ import annotations
 
-import random
-from itertools import chain, repeat
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from offshelf.backoff import full_jitter
 from offshelf.errors import (
-    Cancelled,
     DeadlineExceeded,
     QuotaExceeded,
     ResourceExhausted,
@@ -16,90 +16,82 @@ from offshelf.errors import (
 )
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from offshelf.client.tally import Tally
     from offshelf.errors import OffshelfError
 
 T = TypeVar("T")
 
-PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0)
-"""Seconds before each further attempt: a minute, in which a server that was moved to another machine is back."""
-
-_BUSY_ATTEMPTS = 40
-"""Further attempts, with the last of the pauses, while the server is there and has too much to do."""
-
-RETRIED = (Unavailable, DeadlineExceeded, ResourceExhausted)
+PASSING = (Unavailable, DeadlineExceeded, ResourceExhausted)
 """What may pass by itself; see `_FINAL`."""
 
 _FINAL = (QuotaExceeded, StoreFull)
 
 
-class Patience:
-    """How long one upload goes on trying.
+@dataclass(frozen=True, slots=True)
+class Pauses:
+    """How often to try again, and how long to wait before."""
 
-    Parameters
-    ----------
-    stop
-        Set it to end all waiting.
-    tally
-        Is told why there is a pause.
-    pauses
-        Seconds before each further attempt.
-    """
+    attempts: int
+    """Further attempts in a row while the server is away."""
+    first: float
+    longest: float
+    """See `offshelf.backoff.full_jitter`, in seconds; on average a pause is half as long."""
+    attempts_if_busy: int = 0
+    """More of them, while the server is there and has too much to do."""
 
-    def __init__(self, stop: threading.Event, tally: Tally, pauses: Sequence[float] = PAUSES) -> None:
-        self._stop = stop
-        self._tally = tally
-        self._pauses = pauses
 
-    def attempts(self) -> Attempts:
-        """Begin something that may have to be tried again."""
-        return Attempts(self._stop, self._tally, self._pauses)
+NONE = Pauses(attempts=0, first=0.0, longest=0.0)
 
-    def insist(self, action: Callable[[], T]) -> T:
-        """Try something until it succeeds, or there is no hope."""
-        attempts = self.attempts()
-        while True:
-            try:
-                return action()
-            except RETRIED as error:
-                attempts.wait_after(error)
+
+def _sleep(pause: float, _: OffshelfError) -> None:
+    time.sleep(pause)
 
 
 class Attempts:
-    """Attempts at one thing; `Patience` makes these."""
+    """Attempts at one thing.
 
-    def __init__(self, stop: threading.Event, tally: Tally, pauses: Sequence[float]) -> None:
-        self._stop = stop
-        self._tally = tally
+    Parameters
+    ----------
+    pauses
+        Says how often.
+    wait
+        Waits so many seconds because of an error, or raises to wait no longer.
+    """
+
+    def __init__(self, pauses: Pauses, wait: Callable[[float, OffshelfError], None] = _sleep) -> None:
         self._pauses = pauses
+        self._wait = wait
         self.succeed()
 
     def succeed(self) -> None:
         """Take note that something was reached: patience begins anew."""
-        self._away = iter(self._pauses)
-        self._busy = chain(self._pauses, repeat(self._pauses[-1] if self._pauses else 0.0, _BUSY_ATTEMPTS))
+        self._away = self._busy = 0
+
+    def next_pause(self, error: OffshelfError) -> float | None:
+        """Draw how long to wait after a failure, in seconds; None if it does not pass by itself or has not for long."""
+        if isinstance(error, _FINAL):
+            return None
+        pauses = self._pauses
+        if isinstance(error, ResourceExhausted):
+            self._busy += 1
+            failures, most = self._busy, pauses.attempts + pauses.attempts_if_busy
+        else:
+            self._away += 1
+            failures, most = self._away, pauses.attempts
+        return full_jitter(failures, first=pauses.first, longest=pauses.longest) if failures <= most else None
 
     def wait_after(self, error: OffshelfError) -> None:
-        """Wait before the next attempt.
-
-        Raises
-        ------
-        OffshelfError
-            The error, if it does not pass by itself or has not for too long.
-        Cancelled
-            If somebody asks to stop.
-        """
-        busy = isinstance(error, ResourceExhausted)
-        pause = None if isinstance(error, _FINAL) else next(self._busy if busy else self._away, None)
+        """Wait before the next attempt; raises the error when it was the last."""
+        pause = self.next_pause(error)
         if pause is None:
-            raise type(error)(
-                f"{error.message} What was uploaded is kept: the same command goes on from there."
-            ) from error
-        self._tally.wait(self, error.message)
-        # Drawn anew each time, so that several who were turned away together do not come back together.
-        if self._stop.wait(pause * random.uniform(0.5, 1.0)):
-            raise Cancelled("The upload was stopped.") from error
-        self._tally.wait(self, "")
+            raise error
+        self._wait(pause, error)
+
+    def insist(self, action: Callable[[], T], *, on: tuple[type[OffshelfError], ...]) -> T:
+        """Do something that may be done twice, again after some errors, until it succeeds or there is no hope."""
+        while True:
+            try:
+                return action()
+            except on as error:
+                self.wait_after(error)

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from offshelf.client import outputs
 from offshelf.client.model import Model
-from offshelf.client.records import (
-    ModelSummary,
-)
+from offshelf.client.patience import Attempts
+from offshelf.client.records import ModelSummary
 from offshelf.client.table import Table
 from offshelf.errors import Cancelled, Conflict, DeadlineExceeded, RunFailed, Unavailable
 from offshelf.runs import RunState
@@ -23,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from offshelf.client.gateway import Gateway
+    from offshelf.client.patience import Pauses
     from offshelf.client.records import RunResult, RunSpec, RunStatus, SkippedImage
+    from offshelf.errors import OffshelfError
 
 _NOTICEABLE_SECONDS = 2.0
 """A server that is away for longer is told of."""
@@ -41,7 +42,7 @@ class Run:
         origin: Mapping[str, str] | None = None,
         resumed: bool = False,
         skipped: Sequence[SkippedImage] = (),
-        pauses: Sequence[float] | None = None,
+        pauses: Pauses | None = None,
     ) -> None:
         self._gateway = gateway
         self._status = status
@@ -87,35 +88,36 @@ class Run:
         Unavailable
             If the server stays away.
         """
-        pauses = iter(self._pauses)
-        went_on = False
+        attempts, went_on = Attempts(self._pauses), False
         while True:
-            lost = "The watch ended before the run did."
+            lost: OffshelfError = Unavailable("The watch ended before the run did.")
             try:
                 with closing(self._gateway.watch_run(self.id)) as watch:
                     for status in watch:
                         self._status = status
                         yield status
                         if status.state is not RunState.INTERRUPTED:
-                            pauses, went_on = iter(self._pauses), True
+                            went_on = True
+                            attempts.succeed()
                         if status.state.at_rest:
                             break
             except (DeadlineExceeded, Unavailable) as error:
                 # A watch has a deadline so that a dead connection is noticed; a live one is simply taken up again.
-                lost = error.message
+                lost = error
             # A server that is started anew may take its runs up by itself, so one that was going on is waited for.
             if self.state.at_rest and not (self.state is RunState.INTERRUPTED and went_on):
                 return
-            pause = next(pauses, None)
+            pause = attempts.next_pause(lost)
             if pause is not None:
                 if pause >= _NOTICEABLE_SECONDS and self.state is not RunState.INTERRUPTED:
-                    yield replace(self._status, notices=(f"{lost} Waiting for the server; the run goes on by itself.",))
+                    notice = f"{lost.message} Waiting for the server; the run goes on by itself."
+                    yield replace(self._status, notices=(notice,))
                 time.sleep(pause)
             elif self.state is RunState.INTERRUPTED:
                 return
             else:
                 raise Unavailable(
-                    f"The server no longer answers ({lost.rstrip('.')}). What is finished is kept: "
+                    f"The server no longer answers ({lost.message.rstrip('.')}). What is finished is kept: "
                     "ask for the same run again to go on from there."
                 )
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from offshelf.client.dataset_gateway import Part
-from offshelf.client.patience import RETRIED
+from offshelf.client.patience import PASSING
 from offshelf.datasets import ImageUnread
 from offshelf.digests import digest_of_bytes
 from offshelf.errors import OffshelfError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from offshelf.client.dataset_gateway import DatasetGateway, UploadLine
-    from offshelf.client.patience import Patience
+    from offshelf.client.patience import Attempts
     from offshelf.client.tally import Tally
     from offshelf.datasets import ImageSource
 
@@ -54,19 +54,25 @@ class Sender:
     ----------
     source
         Where the images are.
-    patience
-        Says how long to go on after failures.
+    attempts
+        Begins something that may have to be tried again.
     stop
         Set it to stop sending; `send` then raises `Cancelled`.
     """
 
     def __init__(
-        self, gateway: DatasetGateway, source: ImageSource, tally: Tally, *, patience: Patience, stop: threading.Event
+        self,
+        gateway: DatasetGateway,
+        source: ImageSource,
+        tally: Tally,
+        *,
+        attempts: Callable[[], Attempts],
+        stop: threading.Event,
     ) -> None:
         self._gateway = gateway
         self._source = source
         self._tally = tally
-        self._patience = patience
+        self._attempts = attempts
         self._stop = stop
 
     def send(self, images: Sequence[Outgoing], on_look: Callable[[], None]) -> dict[str, str]:
@@ -116,18 +122,18 @@ class Sender:
                 failed |= self._send_batch(line, batch)
 
     def _send_batch(self, line: UploadLine, batch: list[Outgoing]) -> dict[str, str]:
-        attempts = self._patience.attempts()
+        attempts = self._attempts()
         failed: dict[str, str] = {}
         while batch:
             call = _Call()
             try:
                 refused = line.send(self._parts(batch, call), self._stop)
-            except RETRIED as error:
+            except PASSING as error:
                 call.over = True
                 self._tally.send(-call.images, -call.bytes)
                 attempts.wait_after(error)
                 digests = [image.digest for image in batch]
-                missing = set(self._patience.insist(partial(self._gateway.find_missing, digests)))
+                missing = set(self._attempts().insist(partial(self._gateway.find_missing, digests), on=PASSING))
                 there = [image for image in batch if image.digest not in missing]
                 if there:
                     attempts.succeed()

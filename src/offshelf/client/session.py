@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import os
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from offshelf.client import outputs
-from offshelf.client.gateway import Gateway
-from offshelf.client.importing import import_model
-from offshelf.client.model import Model
+from offshelf.client.connection import Connection
+from offshelf.client.model_lookup import find_model
 from offshelf.client.records import RunSpec
 from offshelf.client.run import Run
 from offshelf.client.sources import bring, find_dataset, local_uri
 from offshelf.digests import is_digest
-from offshelf.errors import InvalidInput, NotFound
-from offshelf.rpc.auth import read_token
-from offshelf.settings import default_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
     from types import TracebackType
 
-    from offshelf import embedded
+    from offshelf.client.model import Model
     from offshelf.client.records import Catalog, Dataset, Removal, UploadProgress
     from offshelf.runs import Combination
 
@@ -66,31 +60,8 @@ class Client:
         ca: str | os.PathLike[str] | None = None,
         store: str | os.PathLike[str] | None = None,
     ) -> None:
-        if server and store:
-            raise InvalidInput("Name a server or a store, not both: a server has its own store.")
-        server = server or (None if store else os.environ.get("OFFSHELF_SERVER"))
-        self._endpoint: embedded.Endpoint | None = None
-        if server:
-            token = token or os.environ.get("OFFSHELF_TOKEN") or _token_in_file(os.environ.get("OFFSHELF_TOKEN_FILE"))
-            certificate = os.fspath(ca) if ca else os.environ.get("OFFSHELF_CA")
-        else:
-            from offshelf import embedded  # its file locks exist on POSIX systems alone; a remote server needs none
-
-            self._endpoint = embedded.attach_or_start(embedded.store_root(os.fspath(store or default_store())))
-            server, token, certificate = self._endpoint.address, self._endpoint.token, None
-        self._server = server
-        try:
-            self._gateway = Gateway(
-                server,
-                token=token,
-                ca=Path(certificate) if certificate else None,
-                predictor=os.environ.get("OFFSHELF_PREDICTOR"),
-                remote=self._endpoint is None,
-            )
-        except BaseException:
-            if self._endpoint is not None:
-                self._endpoint.release()
-            raise
+        self._connection = Connection(server, token, ca, store)
+        self._gateway = self._connection.gateway
 
     def __enter__(self) -> Self:
         return self
@@ -107,16 +78,12 @@ class Client:
     @property
     def address(self) -> str:
         """HOST:PORT of the server."""
-        return self._server
-
-    @property
-    def _origin(self) -> dict[str, str]:
-        return {"store": str(self.store)} if self.store else {"server": self._server}
+        return self._connection.address
 
     @property
     def store(self) -> Path | None:
         """Directory of the store if the services are on this machine; None if they are behind a server."""
-        return self._endpoint.root if self._endpoint else None
+        return self._connection.store
 
     def close(self, *, wait: bool = True) -> None:
         """Close the connection; does nothing the second time.
@@ -127,9 +94,7 @@ class Client:
             Wait for the end of services that this client started and nobody else uses. Otherwise they end by
             themselves a little later.
         """
-        self._gateway.close()
-        if self._endpoint is not None:
-            self._endpoint.release(wait=wait)
+        self._connection.close(wait=wait)
 
     def run(
         self,
@@ -185,7 +150,7 @@ class Client:
             os.fspath(dataset),
             folds=folds,
             on_progress=on_upload,
-            upload_to="" if self._endpoint else self._server,
+            upload_to=self.address if self._connection.remote else "",
         )
         spec = RunSpec(
             dataset=named,
@@ -196,10 +161,10 @@ class Client:
             seed=seed,
             choice=choice,
         )
-        if named != os.fspath(dataset) and self._endpoint is None:
+        if named != os.fspath(dataset) and self._connection.remote:
             self._gateway.absence.meet()  # it was uploaded, or found by its name
         status, resumed = self._gateway.create_run(spec)
-        return Run(self._gateway, status, spec=spec, origin=self._origin, resumed=resumed, skipped=skipped)
+        return Run(self._gateway, status, spec=spec, origin=self._connection.origin, resumed=resumed, skipped=skipped)
 
     def upload(
         self,
@@ -235,7 +200,7 @@ class Client:
         """
         from offshelf.client.uploading import upload
 
-        uri = local_uri(os.fspath(dataset), self._server)
+        uri = local_uri(os.fspath(dataset), self.address)
         return upload(self._gateway.datasets, uri, name=name, on_progress=on_progress)
 
     def datasets(self) -> Iterator[Dataset]:
@@ -296,11 +261,11 @@ class Client:
 
     def runs(self) -> Iterator[Run]:
         """Yield all runs, newest first."""
-        return (Run(self._gateway, status, origin=self._origin) for status in self._gateway.list_runs())
+        return (Run(self._gateway, status, origin=self._connection.origin) for status in self._gateway.list_runs())
 
     def get(self, run_id: str) -> Run:
         """Return one run. Raises `NotFound`."""
-        return Run(self._gateway, self._gateway.get_run(run_id), origin=self._origin)
+        return Run(self._gateway, self._gateway.get_run(run_id), origin=self._connection.origin)
 
     def catalog(self) -> Catalog:
         """Return all names that `run` takes, and which extractors are available."""
@@ -326,30 +291,7 @@ class Client:
         Conflict
             If the store holds another model under the same digest.
         """
-        name = os.fspath(model)
-        if is_digest(name):
-            return Model.of(self._gateway.describe_model(name), self._gateway, partial(self._read_model, name))
-        folder = outputs.model_folder(Path(name))
-        digest = import_model(folder, self.store)
-        try:
-            summary = self._gateway.describe_model(digest)
-        except NotFound as error:
-            raise NotFound(
-                f"The server {self._server} does not have the model in {folder}: make the run there, or predict on "
-                "this machine, without --server."
-            ) from error
-        return Model.of(summary, self._gateway, lambda file: outputs.read_chunks(folder / file))
-
-    def _read_model(self, digest: str, file: str) -> Iterator[bytes]:
-        for status in self._gateway.list_runs():
-            if status.result is not None and status.result.model == digest:
-                return self._gateway.read_artifact(status.id, f"{outputs.MODEL_FOLDER}/{file}")
-        raise NotFound(f"No run on {self._server} has the model {digest}, so its files cannot be read.")
-
-
-def _token_in_file(path: str | None) -> str | None:
-    """Read the token that somebody keeps in a file, if it is named."""
-    return read_token(Path(path)) if path else None
+        return find_model(self._connection, os.fspath(model))
 
 
 def _names(names: str | Iterable[str]) -> tuple[str, ...]:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from offshelf import datasets
 from offshelf.client.dataset_gateway import ASKED_AT_ONCE
-from offshelf.client.patience import PAUSES, Patience
+from offshelf.client.patience import PASSING, Attempts, Pauses
 from offshelf.client.records import SkippedImage
 from offshelf.client.sending import Outgoing, Sender
 from offshelf.client.tally import Tally
-from offshelf.errors import Conflict
+from offshelf.errors import Cancelled, Conflict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from offshelf.client.dataset_gateway import DatasetGateway
     from offshelf.client.records import Dataset, UploadProgress
     from offshelf.datasets import Entry, ImageSource, Item
+    from offshelf.errors import OffshelfError
+
+PAUSES = Pauses(attempts=12, first=0.5, longest=15.0, attempts_if_busy=40)
+"""About a minute, in which a server that was moved to another machine is back; longer for one that is only busy."""
 
 _LONGEST_NAME = 200
 """Longer ones are refused by servers."""
@@ -37,7 +41,7 @@ def upload(
     name: str = "",
     folds: int = 2,
     on_progress: Callable[[UploadProgress], None] | None = None,
-    pauses: Sequence[float] = PAUSES,
+    pauses: Pauses = PAUSES,
 ) -> Dataset:
     """Upload what the server does not have of a local dataset, and make it a dataset there.
 
@@ -52,7 +56,7 @@ def upload(
     on_progress
         Called in this thread, often.
     pauses
-        Seconds before each attempt after a failure.
+        Says for how long to go on after failures.
 
     Returns
     -------
@@ -82,7 +86,7 @@ class _Upload:
         source: ImageSource,
         folds: int,
         on_progress: Callable[[UploadProgress], None] | None,
-        pauses: Sequence[float],
+        pauses: Pauses,
     ) -> None:
         self._gateway = gateway
         self._source = source
@@ -90,13 +94,21 @@ class _Upload:
         self._on_progress = on_progress
         self._stop = threading.Event()
         self._tally = Tally()
-        self._patience = Patience(self._stop, self._tally, pauses)
-        self._sender = Sender(gateway, source, self._tally, patience=self._patience, stop=self._stop)
+        self._attempts = partial(Attempts, pauses, self._wait)
+        self._sender = Sender(gateway, source, self._tally, attempts=self._attempts, stop=self._stop)
         self._items: dict[str, Item] = {}
         self._sizes: dict[str, int] = {}
         self._skipped: dict[str, str] = {}
 
     def carry_out(self, name: str) -> Dataset:
+        try:
+            return self._carry_out(name)
+        except PASSING as error:
+            raise type(error)(
+                f"{error.message} What was uploaded is kept: the same command goes on from there."
+            ) from error
+
+    def _carry_out(self, name: str) -> Dataset:
         entries = self._source.entries()
         datasets.check_classes(entries, self._folds)
         self._hash(entries, on_progress=self._tally.hash)
@@ -107,7 +119,7 @@ class _Upload:
             items = [self._items[path] for path in sorted(self._items)]
             datasets.check_classes(items, self._folds)  # what could be read may be less than what was listed
             try:
-                made = self._patience.insist(partial(self._gateway.create, name, items))
+                made = self._attempts().insist(partial(self._gateway.create, name, items), on=PASSING)
             except Conflict:
                 if rounds == _ROUNDS:
                     raise
@@ -151,8 +163,15 @@ class _Upload:
     def _missing(self, digests: list[str]) -> Iterable[str]:
         for start in range(0, len(digests), ASKED_AT_ONCE):
             page = digests[start : start + ASKED_AT_ONCE]
-            yield from self._patience.insist(partial(self._gateway.find_missing, page))
+            yield from self._attempts().insist(partial(self._gateway.find_missing, page), on=PASSING)
 
     def _tell(self) -> None:
         if self._on_progress is not None:
             self._on_progress(self._tally.progress())
+
+    def _wait(self, pause: float, error: OffshelfError) -> None:
+        thread = threading.get_ident()
+        self._tally.wait(thread, error.message)
+        if self._stop.wait(pause):
+            raise Cancelled("The upload was stopped.") from error
+        self._tally.wait(thread, "")

@@ -44,6 +44,10 @@ _WITHOUT_SECRETS = {"OFFSHELF_S3_ACCESS_KEY": "", "OFFSHELF_S3_SECRET_KEY": "", 
 """A decoder that hostile bytes have taken over should find nothing worth having."""
 
 
+_SECOND_TRIAL = 2
+"""So many times the limit of the first trial an image may take in its second one."""
+
+
 @dataclass(frozen=True, slots=True)
 class UnreadImage:
     """An image that could not be read from its source; this says nothing about the bytes that were wanted."""
@@ -77,7 +81,7 @@ class Extraction:
     max_pixels
         Images with more pixels are put aside.
     decode_seconds
-        Time for decoding one image; one that takes longer is put aside.
+        Time for decoding one image; one that takes longer has a second trial with twice the time, then it is put aside.
     new_decoders
         Makes a pool of so many decoders; by default of `offshelf.extraction.decoding`.
     """
@@ -225,9 +229,11 @@ class Extraction:
         try:
             answer, content = self._decode(image, data, stop)
         except WorkerCrashed:
-            return _put_aside(image, ImageStatus.CRASHED, "decoding it ended the decoder's process, twice")
+            reason = "decoding it failed twice: in the end it ended the decoder's process"
+            return _put_aside(image, ImageStatus.CRASHED, reason)
         except WorkerTimeout:
-            reason = f"decoding it took longer than {self._decode_seconds:g} seconds"
+            seconds = _SECOND_TRIAL * self._decode_seconds
+            reason = f"decoding it failed twice: in the end it took longer than {seconds:g} seconds"
             return _put_aside(image, ImageStatus.HUNG, reason)
         status = ImageStatus(answer["status"])
         if status is not ImageStatus.OK:
@@ -240,12 +246,14 @@ class Extraction:
     def _decode(self, image: str, data: bytes, stop: threading.Event) -> tuple[dict[str, Any], bytes]:
         try:
             return self._decoders.call({}, data, timeout=self._decode_seconds, stop=stop)
-        except WorkerCrashed:
-            # It may have been what an image before it left behind, or the kernel's memory killer: alone and in a fresh
-            # process it has a fair trial.
-            logger.warning("a decoder crashed, and its image is tried once more", extra={"image": image})
+        except (WorkerCrashed, WorkerTimeout) as error:
+            # It may have been what an image before it left behind, the kernel's memory killer, or a machine with too
+            # much to do. What is put aside stays so: in a process of its own, and with more time, it has a fair trial.
+            logger.warning(
+                "a decoder failed, and its image is tried once more", extra={"image": image, "reason": error.message}
+            )
         with self._new_decoders(1) as alone:
-            return alone.call({}, data, timeout=self._decode_seconds, stop=stop)
+            return alone.call({}, data, timeout=_SECOND_TRIAL * self._decode_seconds, stop=stop)
 
     def _vector(self, content: bytes) -> NDArray[np.float32]:
         import numpy as np

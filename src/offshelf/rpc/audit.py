@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 from offshelf.audit import Deed
@@ -22,6 +23,13 @@ _FLUSH_SECONDS: Final = 2.0
 _CLOSE_SECONDS: Final = 2.0
 _TARGETS: Final = ("run_id", "digest", "model", "request_id")
 """Fields of requests that name what a call is about, the first that is there; none of them holds content."""
+
+_target_of_call: Final[ContextVar[str]] = ContextVar("target", default="")
+
+
+def name_target(target: str) -> None:
+    """Say what the call that is being served is about, where its request does not: what it has made, how much came."""
+    _target_of_call.set(target)
 
 
 class Auditor:
@@ -59,7 +67,8 @@ class Auditor:
         finally:
             caller = caller_of_call.get()
             method = call.method.rpartition("/")[2] if call.known else "unknown"
-            self._trail.record(Deed(caller.name if caller else "", method, _target(call.request), outcome))
+            target = _target_of_call.get() or _target(call.request)
+            self._trail.record(Deed(caller.name if caller else "", method, target, outcome))
 
     async def close(self) -> None:
         """Write what is left."""
@@ -80,6 +89,6 @@ class Auditor:
 
 
 def _target(request: Any) -> str:
-    """Name what a request is about; a stream of requests is about nothing by name."""
+    """Name what a request is about; a stream of requests is about nothing by name, see `name_target`."""
     fields = getattr(getattr(request, "DESCRIPTOR", None), "fields_by_name", ())
     return next((str(getattr(request, name)) for name in _TARGETS if name in fields), "")

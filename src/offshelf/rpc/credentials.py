@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import socket
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -79,13 +80,14 @@ def refuse_if_not_valid(identity: Identity, folder: Path) -> None:
 def what_is_wrong_now(identity: Identity, folder: Path) -> str:
     """Say in a sentence why a certificate of ours is not valid at this time; empty if it is."""
     now, certificate = dt.datetime.now(dt.UTC), folder / CERTIFICATE_FILE
+    here = socket.gethostname()  # whoever reads this may be at another machine
     if now > identity.ends:
         ended = f"{identity.ends:%Y-%m-%d %H:%M} UTC"
-        return f"The certificate {certificate} expired on {ended}. Make a new one: offshelf certs."
+        return f"The certificate {certificate} of {here} expired on {ended}. Make a new one: offshelf certs."
     if now < identity.begins:
         return (
-            f"The certificate {certificate} is not valid before {identity.begins:%Y-%m-%d %H:%M} UTC, and here it is "
-            f"{now:%Y-%m-%d %H:%M}. Set the clock of this machine."
+            f"The certificate {certificate} of {here} is not valid before {identity.begins:%Y-%m-%d %H:%M} UTC, and "
+            f"there it is {now:%Y-%m-%d %H:%M}. Set the clock of {here}, or of the machine that made it."
         )
     return ""
 

@@ -1,4 +1,4 @@
-"""Figures about calls, and the HTTP port that Prometheus reads them from."""
+"""Figures about calls and the process, and the HTTP port that Prometheus reads them from."""
 
 from __future__ import annotations
 
@@ -9,18 +9,48 @@ from typing import TYPE_CHECKING, Any, Final
 from wsgiref.simple_server import WSGIRequestHandler
 
 import grpc
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, start_http_server
+from prometheus_client.core import GaugeMetricFamily
 
 from offshelf.errors import Conflict
+from offshelf.rpc.identity import identity_in
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from offshelf.rpc.interceptors import Call
 
 _SECONDS_BUCKETS: Final = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 _IDLE_SECONDS: Final = 10.0
+
+
+def measure_process(registry: CollectorRegistry, tls: Path | None) -> None:
+    """Let Prometheus read memory, processor time and open files, and until when the certificate in a folder is valid.
+
+    Raises
+    ------
+    InvalidInput
+        The certificate cannot be used.
+    """
+    ProcessCollector(registry=registry)
+    if tls is not None:
+        registry.register(_CertificateExpiry(tls))
+
+
+class _CertificateExpiry:
+    """Looks at each reading: certificates are exchanged without a restart."""
+
+    def __init__(self, folder: Path) -> None:
+        self._identity = identity_in(folder)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        yield GaugeMetricFamily(
+            "offshelf_certificate_expiry_timestamp_seconds",
+            "When the certificate of this service expires, in seconds since 1970.",
+            value=self._identity.value().ends.timestamp(),
+        )
 
 
 class CallMetrics:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry
 
 from offshelf import logs
 from offshelf.errors import Conflict, OffshelfError
@@ -21,7 +21,7 @@ from offshelf.rpc.health import HealthServicer, new_health_server
 from offshelf.rpc.interceptors import ServerShell, errors_layer, request_id_layer
 from offshelf.rpc.lifecycle import StopRequest, exit_at_the_latest, finish, print_line, take_stdout
 from offshelf.rpc.limits import MAX_MESSAGE_BYTES
-from offshelf.rpc.metrics import CallMetrics, MetricsServer
+from offshelf.rpc.metrics import CallMetrics, MetricsServer, measure_process
 from offshelf.rpc.service import (
     Audited,
     Drains,
@@ -119,10 +119,10 @@ async def start(service: Service, settings: Settings, registry: CollectorRegistr
         Whatever the service's `warm_up` raises. Nothing is left open then, and the service is closed.
     """
     registry = CollectorRegistry() if registry is None else registry
-    ProcessCollector(registry=registry)  # memory, processor time, open files
     undo: list[Callable[[], Awaitable[None]]] = [service.close]
     try:
         access = Access.of(service, settings)
+        measure_process(registry, settings.tls)
         layers: list[Layer] = [request_id_layer, CallMetrics(registry).around]
         auditor = Auditor(service.audit) if isinstance(service, Audited) else None
         if auditor is not None:

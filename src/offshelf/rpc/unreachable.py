@@ -1,10 +1,12 @@
 """Why no connection to a server comes about, in one line with what to do about it.
 
-gRPC tells it in prose alone; tests hold that prose still for us.
+gRPC tells it in prose alone; tests hold that prose still for us. Machines are named, since the line may be read
+elsewhere: that of an orchestrator, in the status of a run.
 """
 
 from __future__ import annotations
 
+import socket
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -68,10 +70,13 @@ def why_unreachable(details: str, to: Dialled) -> str:
     if says(_EXPIRED):
         reason = (
             f"{_its_certificate(to)} has expired. Whoever runs it makes a new one: offshelf certs. "
-            "If it should not have, check the clock of this machine."
+            f"If it should not have, check the clock of {socket.gethostname()}."
         )
     elif says(_NOT_YET):
-        reason = f"{_its_certificate(to)} is not valid yet: set the clock of this machine, or of the one that made it."
+        reason = (
+            f"{_its_certificate(to)} is not valid yet: set the clock of {socket.gethostname()}, or of the machine that "
+            "made it."
+        )
     elif says(_OTHER_NAME):
         reason = _other_name(to)
     elif says(_NOT_TRUSTED):

@@ -7,6 +7,7 @@ code is looked for first, the status decides the rest. Credentials are never par
 from __future__ import annotations
 
 import re
+import socket
 import ssl
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -142,10 +143,10 @@ def s3_error(
     if code in _FULL or status == HTTPStatus.INSUFFICIENT_STORAGE:
         return StoreFull(f"The store at {url} is full: free some space, then run the same command again.")
     if code == "RequestTimeTooSkewed" or (status in _REFUSED and abs(clock_ahead) > _CLOCK_SECONDS):
-        minutes = f"{abs(clock_ahead) / 60:.0f} minutes {'ahead' if clock_ahead > 0 else 'behind'}"
+        off = f"{abs(clock_ahead) / 60:.0f} minutes {'ahead of' if clock_ahead > 0 else 'behind'}"
         words = (
-            f"refuses requests since this machine's clock is {minutes if clock_ahead else 'too far'} from its own "
-            f"({what}): set the clock."
+            f"refuses requests since this machine's clock is {off if clock_ahead else 'too far from'} its own "
+            f"({what}): set the clock of {socket.gethostname()}."  # whoever reads this may be at another machine
         )
     elif code in _BUSY or status in _BUSY_STATUS or (status >= _SERVER_ERROR and status != HTTPStatus.NOT_IMPLEMENTED):
         cause = " (is its disk full, or may it only be read?)" if code == "InternalError" and doing == "write" else ""

@@ -43,11 +43,11 @@ class DatasetServiceStub:
     FindMissingImages and send the rest.
 
     An image whose bytes are not what its name says is refused and named in the answer; the others are stored. A call
-    that sends nothing for a minute is ended.
+    that sends less than 64 KiB in a minute is ended.
 
     Errors:
       INVALID_ARGUMENT     parts out of order, larger than 1 MiB, or of an image larger than the limit.
-      DEADLINE_EXCEEDED    nothing came for a minute.
+      DEADLINE_EXCEEDED    less than 64 KiB came in a minute.
       RESOURCE_EXHAUSTED   the store is full, the caller's quota is used up, or too many uploads run at once.
       UNAVAILABLE          the store cannot be reached, or this server is draining.
     """
@@ -98,11 +98,11 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     FindMissingImages and send the rest.
 
     An image whose bytes are not what its name says is refused and named in the answer; the others are stored. A call
-    that sends nothing for a minute is ended.
+    that sends less than 64 KiB in a minute is ended.
 
     Errors:
       INVALID_ARGUMENT     parts out of order, larger than 1 MiB, or of an image larger than the limit.
-      DEADLINE_EXCEEDED    nothing came for a minute.
+      DEADLINE_EXCEEDED    less than 64 KiB came in a minute.
       RESOURCE_EXHAUSTED   the store is full, the caller's quota is used up, or too many uploads run at once.
       UNAVAILABLE          the store cannot be reached, or this server is draining.
     """
@@ -162,11 +162,11 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         FindMissingImages and send the rest.
 
         An image whose bytes are not what its name says is refused and named in the answer; the others are stored. A call
-        that sends nothing for a minute is ended.
+        that sends less than 64 KiB in a minute is ended.
 
         Errors:
           INVALID_ARGUMENT     parts out of order, larger than 1 MiB, or of an image larger than the limit.
-          DEADLINE_EXCEEDED    nothing came for a minute.
+          DEADLINE_EXCEEDED    less than 64 KiB came in a minute.
           RESOURCE_EXHAUSTED   the store is full, the caller's quota is used up, or too many uploads run at once.
           UNAVAILABLE          the store cannot be reached, or this server is draining.
         """

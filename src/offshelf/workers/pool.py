@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from offshelf import errors
 from offshelf.workers.process import LOOK_SECONDS, Patience, Worker, WorkerCrashed, result_of
+from offshelf.workers.pulse import Pulse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -47,6 +48,9 @@ class WorkerPool:
         JSON object for the factory.
     environment
         Variables set in the workers before any library is imported, on top of this process' own.
+    stuck_seconds
+        A worker that has used no processor time for so long in the middle of a call is killed, as after a timeout; None
+        for never. For work that may take any time. Only Linux tells; elsewhere nothing counts as stuck.
 
     Notes
     -----
@@ -61,11 +65,13 @@ class WorkerPool:
         *,
         setup: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
+        stuck_seconds: float | None = None,
     ) -> None:
         self._size = size
         self._handler = handler
         self._setup = dict(setup or {})
         self._environment = dict(environment or {})
+        self._stuck_seconds = stuck_seconds
         self._idle: queue.LifoQueue[Worker | None] = queue.LifoQueue()  # None: a process that is yet to be started
         for _ in range(size):
             self._idle.put(None)
@@ -129,7 +135,7 @@ class WorkerPool:
         WorkerCrashed
             If the process ended.
         WorkerTimeout
-            If there was no answer in time.
+            If there was no answer in time, or the worker was stuck.
         Cancelled
             If `stop` was set, or the pool was closed.
         OffshelfError
@@ -142,7 +148,8 @@ class WorkerPool:
         with self._borrowed(stop) as slot:
             worker = slot.fill()
             worker.wait_until_ready(stop)
-            patience = Patience(timeout, stop)
+            pulse = None if self._stuck_seconds is None else Pulse(worker.pid, self._stuck_seconds)
+            patience = Patience(timeout, stop, pulse)
             worker.send(header, payload, patience)
             answer, content = worker.receive(patience)
         return result_of(answer), content

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from offshelf.workers.messages import Header
+    from offshelf.workers.pulse import Pulse
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class WorkerCrashed(errors.Internal):
 
 
 class WorkerTimeout(errors.DeadlineExceeded):
-    """The worker gave no answer in time and was killed."""
+    """The worker gave no answer in time, or was stuck, and was killed."""
 
 
 class Patience:
@@ -46,11 +47,14 @@ class Patience:
         From now; None for ever.
     stop
         Ends the waiting when it is set.
+    pulse
+        Ends it when the worker is stuck.
     """
 
-    def __init__(self, seconds: float | None, stop: threading.Event | None) -> None:
+    def __init__(self, seconds: float | None, stop: threading.Event | None, pulse: Pulse | None = None) -> None:
         self._deadline = float("inf") if seconds is None else time.monotonic() + seconds
         self._stop = stop
+        self._pulse = pulse
 
     def check(self) -> None:
         """Raise `Cancelled` or `WorkerTimeout` if there is no waiting any longer."""
@@ -58,6 +62,8 @@ class Patience:
             raise errors.Cancelled("Stopped.")
         if time.monotonic() > self._deadline:
             raise WorkerTimeout("The worker gave no answer in time.")
+        if self._pulse is not None and self._pulse.is_missed():
+            raise WorkerTimeout("The worker has used no processor time for long: it is stuck.")
 
 
 class Worker:
@@ -96,6 +102,7 @@ class Worker:
         finally:
             theirs.close()
             os.close(lifeline)
+        self.pid = self._process.pid
         ours.settimeout(LOOK_SECONDS)
         self._socket = ours
         self._ready = False

@@ -1,4 +1,4 @@
-"""Many reads of a store at once: over a network, one after the other would be mostly waiting."""
+"""Many calls of a store at once: over a network, one after the other would be mostly waiting."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Generator, Iterable
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -42,20 +42,35 @@ def read_each(read: Callable[[A], R], of: Iterable[A]) -> list[R]:
     reads one after the other.
     """
     values = list(of)
-    if len(values) < 2 or getattr(_READER, "reads", False):  # noqa: PLR2004  (nothing to do at once)
+    if len(values) < 2:  # noqa: PLR2004  (nothing to do at once)
         return [read(value) for value in values]
-    results: list[R] = []
+    return list(read_ahead(read, values))
+
+
+def read_ahead(read: Callable[[A], R], of: Iterable[A], *, ahead: int = _AHEAD) -> Generator[R, None, None]:
+    """Yield what `read_each` returns, one by one, without holding it all.
+
+    Parameters
+    ----------
+    read, of
+        As for `read_each`.
+    ahead
+        Most results that are held, or being read, at a time; the one that was yielded last is among them.
+    """
+    if getattr(_READER, "reads", False):
+        yield from map(read, of)
+        return
     under_way: deque[Future[R]] = deque()
     try:
-        for value in values:
+        for value in of:
             # Not all at once: whoever else reads gets a turn before the end of a long list.
-            if len(under_way) >= _AHEAD:
-                results.append(under_way.popleft().result())
+            if len(under_way) >= ahead:
+                yield under_way.popleft().result()
             # Each with the request id that its log lines should carry.
             under_way.append(_readers().submit(copy_context().run, read, value))
-        return results + [call.result() for call in under_way]
-    except BaseException:
+        while under_way:
+            yield under_way.popleft().result()
+    finally:
         for call in under_way:
             call.cancel()
         wait(under_way)
-        raise

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from offshelf.errors import DataLoss
-from offshelf.services.orchestrator.runs.reading import read_each
+from offshelf.store.reading import read_ahead, read_each
 
 
 def test_results_come_in_the_order_of_what_was_asked() -> None:
@@ -40,3 +40,34 @@ def test_the_first_failure_ends_it() -> None:
     with pytest.raises(DataLoss, match="damaged"):
         read_each(fail, range(10_000))
     assert len(read) < 1000
+
+
+def test_no_more_is_read_ahead_than_asked_for() -> None:
+    """Whoever reads large things one by one holds few of them, however slowly they are looked at."""
+    begun: list[int] = []
+
+    def read(number: int) -> int:
+        begun.append(number)
+        return number
+
+    for number in read_ahead(read, range(50), ahead=3):
+        assert len(begun) <= number + 3
+    assert sorted(begun) == list(range(50))
+
+
+def test_what_is_read_ahead_is_read_at_the_same_time() -> None:
+    """The first of a long list is there as soon as a store that answers slowly allows."""
+    together = threading.Barrier(4, timeout=10)
+    assert len(list(read_ahead(lambda _: together.wait(), range(8), ahead=4))) == 8
+
+
+def test_a_reader_that_leaves_ends_the_reading() -> None:
+    """Nothing is read for somebody who has stopped looking, and nothing goes on behind their back."""
+    begun: list[int] = []
+    reading = read_ahead(begun.append, range(1000), ahead=4)
+    next(reading)
+    reading.close()
+    seen = len(begun)
+    assert seen <= 4
+    read_each(int, range(100))  # the same threads
+    assert len(begun) == seen
