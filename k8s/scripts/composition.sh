@@ -38,6 +38,9 @@ secrets() {
     $1 == "secretName:" {print $2}
     $1 == "-" && $2 == "secretRef:" || $1 == "secretRef:" || $1 == "secretKeyRef:" {inside = 1; next}
     inside && $1 == "name:" {print $2; inside = 0}
+    $1 == "imagePullSecrets:" {pull = 1; next}
+    pull && $1 == "-" && $2 == "name:" {print $3; next}
+    {pull = 0}
   ' | sort -u | while read -r name; do case "$made" in *" $name "*) ;; *) echo "$name" ;; esac; done
 }
 

@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
-# deploy.sh OVERLAY: applies k8s/overlays/OVERLAY and waits until everything is available. TIMEOUT: seconds, 300 by default.
+# deploy.sh OVERLAY: applies k8s/overlays/OVERLAY, waits until everything is available and says how to use it.
+#
+#   TIMEOUT    seconds to wait, 300 by default
+#   FOLDER     where secrets.sh keeps certificates and users; offshelf-secrets by default
 set -euo pipefail
 scripts=$(dirname "${BASH_SOURCE[0]}")
 . "$scripts/composition.sh"
@@ -53,7 +56,41 @@ explain() {
   done
 }
 
+# HOST:PORT of the orchestrator for users, as far as the composition and the cluster say: a port of the nodes, or what the
+# load balancer has got. The name that certificates were made for first is better than an address.
+address() {
+  local door port host
+  door=$(documents Service | awk 'BEGIN {RS = "---\n"} /\n  name: orchestrator-door\n/')
+  host=$(head -n 1 "$folder/hosts" 2> /dev/null || true)
+  case "$door" in
+    *'type: NodePort'*)
+      port=$(printf '%s\n' "$door" | awk '$1 == "nodePort:" || $2 == "nodePort:" {print $NF; exit}')
+      host=${host:-$(kubectl get nodes --output 'jsonpath={.items[0].status.addresses[0].address}' 2> /dev/null || true)} ;;
+    *'type: LoadBalancer'*)
+      port=7000
+      host=${host:-$(kubectl get service orchestrator-door --namespace "$namespace" \
+        --output 'jsonpath={.status.loadBalancer.ingress[0].hostname}{.status.loadBalancer.ingress[0].ip}' 2> /dev/null || true)} ;;
+    *) return 0 ;;
+  esac
+  [ -z "$host" ] || case "$host" in *:*) echo "[$host]:$port" ;; *) echo "$host:$port" ;; esac
+}
+
+# The token stays in its file: this is shown on screens and kept in logs.
+tell_users() {
+  local server token=$folder/admin.token ca=$folder/certs/orchestrator/ca.crt command=offshelf
+  server=$(address)
+  [ -n "$server" ] || return 0
+  command -v offshelf > /dev/null || [ ! -x .venv/bin/offshelf ] || command=.venv/bin/offshelf
+  if [ -e "$token" ] && [ -e "$ca" ]; then
+    echo "To use it, as admin:"
+    printf '  OFFSHELF_TOKEN_FILE=%q %s run FOLDER --server %s --ca %q\n' "$token" "$command" "$server" "$ca"
+  else
+    echo "Users reach it at $server."
+  fi
+}
+
 compose "${1:-}"
+folder=${FOLDER:-offshelf-secrets}
 if [ "$(kubectl get namespace "$namespace" --ignore-not-found --output 'jsonpath={.status.phase}')" = Terminating ]; then
   fail "The namespace $namespace is being deleted; kubectl get namespace $namespace --output yaml says what it waits for."
 fi
@@ -66,6 +103,9 @@ if [ -n "$missing" ]; then
 fi
 
 keep_replicas
+# A Job is done once and cannot be changed: another image in it, and all of the rest would not be applied.
+documents Job > "$scratch/jobs.yaml"
+[ ! -s "$scratch/jobs.yaml" ] || kubectl delete --filename "$scratch/jobs.yaml" --ignore-not-found | awk '{print "  " $0}'
 kubectl apply --filename "$scratch/kept.yaml" | awk '{print "  " $0}'
 
 deadline=$((SECONDS + ${TIMEOUT:-300}))
@@ -77,3 +117,4 @@ for workload in $(kubectl get --filename "$scratch/kept.yaml" --output name | gr
   fi
 done
 echo "Deployed: namespace $namespace, $SECONDS s."
+tell_users

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # secrets.sh OVERLAY: makes the namespace and those Secrets of k8s/overlays/OVERLAY that are missing; leaves the others alone.
+# Those that it cannot make are listed at the end, and the status is 2 then.
 #
 #   OFFSHELF_S3_ACCESS_KEY, OFFSHELF_S3_SECRET_KEY   keys of the store; asked for if they are not set
 #   HOSTS                                            names and addresses, separated by spaces, at which users reach the
@@ -28,11 +29,12 @@ seaweedfs_keys() {
   . "$file"
 }
 
+# store_keys: has both keys of the store, if need be from whoever sits here.
 store_keys() {
   local name
   for name in OFFSHELF_S3_ACCESS_KEY OFFSHELF_S3_SECRET_KEY; do
     if [ -z "${!name:-}" ]; then
-      [ -t 0 ] || fail "The store needs keys: set OFFSHELF_S3_ACCESS_KEY and OFFSHELF_S3_SECRET_KEY."
+      [ -t 0 ] || return 1
       read -r -s -p "$name: " "${name?}"
       echo >&2
     fi
@@ -40,13 +42,17 @@ store_keys() {
 }
 
 certificates() {
-  local host
+  local hosts host
+  hosts=${HOSTS:-$(kubectl get nodes --output 'jsonpath={.items[*].status.addresses[*].address}')} \
+    || fail "Say at which names and addresses users reach it: HOSTS=\"name ...\""
   set --
-  for host in ${HOSTS:-$(kubectl get nodes --output 'jsonpath={.items[*].status.addresses[*].address}')}; do
+  for host in $hosts; do
     set -- "$@" --host "$host"
   done
   "$offshelf" certs "$folder/certs" --namespace "$namespace" "$@" > "$folder/certs.log"
   head -n 2 "$folder/certs.log"
+  # For deploy.sh, which tells how to use the installation.
+  printf '%s\n' $hosts > "$folder/hosts"
 }
 
 users() {
@@ -59,6 +65,11 @@ compose "${1:-}"
 kubectl get namespace "$namespace" > /dev/null 2>&1 || documents Namespace | kubectl apply --filename -
 mkdir -p "$folder"
 needed=" $(secrets | tr '\n' ' ')"
+unmade=
+cannot() {
+  unmade="$unmade
+  $1: $2"
+}
 for name in $(missing_secrets); do
   case "$name" in
     offshelf-seaweedfs)
@@ -67,7 +78,14 @@ for name in $(missing_secrets); do
         "$OFFSHELF_S3_ACCESS_KEY" "$OFFSHELF_S3_SECRET_KEY" 'Read:offshelf", "Write:offshelf", "List:offshelf' \
         | create "$name" --from-file s3.json=/dev/stdin ;;
     offshelf-store)
-      case "$needed" in *" offshelf-seaweedfs "*) seaweedfs_keys ;; *) store_keys ;; esac
+      case "$needed" in
+        *" offshelf-seaweedfs "*) seaweedfs_keys ;;
+        *)
+          if ! store_keys; then
+            cannot "$name" "set OFFSHELF_S3_ACCESS_KEY and OFFSHELF_S3_SECRET_KEY, and run this again"
+            continue
+          fi ;;
+      esac
       printf '%s=%s\n' OFFSHELF_S3_ACCESS_KEY "$OFFSHELF_S3_ACCESS_KEY" OFFSHELF_S3_SECRET_KEY "$OFFSHELF_S3_SECRET_KEY" \
         | create "$name" --from-env-file /dev/stdin ;;
     offshelf-users)
@@ -77,6 +95,13 @@ for name in $(missing_secrets); do
       service=${name#offshelf-tls-}
       [ -e "$folder/certs/$service/tls.key" ] || certificates
       create "$name" --from-file "$folder/certs/$service" ;;
-    *) fail "The Secret $name is missing in the namespace $namespace, and make secrets cannot know what is in it: docs/cluster.md says." ;;
+    offshelf-token) random 32 | create "$name" --from-file token=/dev/stdin ;;
+    offshelf-store-ca) cannot "$name" "ca.crt, the certificates of whoever signed that of your S3" ;;
+    offshelf-store-*)
+      cannot "$name" "OFFSHELF_S3_ACCESS_KEY and OFFSHELF_S3_SECRET_KEY, with the rights of ${name#offshelf-store-}" ;;
+    *) cannot "$name" "what your overlay needs it for" ;;
   esac
 done
+if [ -n "$unmade" ]; then
+  fail "Only you can make these Secrets of the namespace $namespace; docs/cluster.md has the commands. What is in each:$unmade"
+fi

@@ -185,19 +185,13 @@ def start_s3(weights: Path | None) -> tuple[str, str]:
 
 
 def make_secrets(folder: Path, keys: tuple[str, str]) -> str:
-    """Make certificates, an admin and the secrets of an installation; returns the admin's token."""
-    certs, users = folder / "certs", folder / "users.json"
-    hosts = [argument for host in (node_address(), "localhost", "127.0.0.1") for argument in ("--host", host)]
-    for done in (
-        run_offshelf(("certs", certs, "--namespace", NAMESPACE, *hosts), os.environ),
-        added := run_offshelf(("tokens", "add", "admin", "--role", "admin", "--file", users), os.environ),
-    ):
-        assert done.returncode == 0, done.stderr
-    kubectl("create", "namespace", NAMESPACE, check=False)
-    apply_secret("offshelf-store", NAMESPACE, OFFSHELF_S3_ACCESS_KEY=keys[0], OFFSHELF_S3_SECRET_KEY=keys[1])
-    apply_secret("offshelf-users", NAMESPACE, **{"users.json": users.read_bytes()})
-    apply_certificates(certs)
-    return added.stdout.split()[0]
+    """Make the secrets of an installation; returns the token of its admin."""
+    choices = {"FOLDER": str(folder), "HOSTS": f"{node_address()} localhost 127.0.0.1"}
+    make(
+        *("secrets", "OVERLAY=local"),
+        environment={**choices, "OFFSHELF_S3_ACCESS_KEY": keys[0], "OFFSHELF_S3_SECRET_KEY": keys[1]},
+    )
+    return (folder / "admin.token").read_text().split()[0]
 
 
 def apply_certificates(certs: Path) -> None:
@@ -271,6 +265,9 @@ def select_s3(name: str) -> None:
 def undeploy() -> None:
     """Remove all of it but the namespaces: one that is deleted keeps its name busy until the last of it has gone."""
     make("undeploy", "OVERLAY=local")
+    ours = ("--selector", "app.kubernetes.io/part-of=offshelf", "--namespace", NAMESPACE)
+    left = kubectl("get", "deployments,services,configmaps,serviceaccounts,roles,pods", *ours, "--output", "name")
+    assert not left, f"make undeploy left {left}"
     for namespace in (NAMESPACE, STORE_NAMESPACE):
         kinds = "deployments,services,persistentvolumeclaims,leases"
         kubectl("delete", kinds, "--all", "--ignore-not-found", "--namespace", namespace)
@@ -280,8 +277,16 @@ def undeploy() -> None:
             kubectl("delete", "--namespace", namespace, *ours)
 
 
-def make(*arguments: str) -> str:
+def make(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
     """Run make in the checkout."""
-    done = subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["make", *arguments],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, f"make {' '.join(arguments)}\n{done.stdout}\n{done.stderr}\n{state()}"
     return done.stdout

@@ -6,6 +6,7 @@ import ssl
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from ipaddress import ip_address
+from socket import gethostname
 from typing import TYPE_CHECKING
 
 import pytest
@@ -95,14 +96,16 @@ def test_what_is_refused_is_named(fake: FakeServer, tmp_path: Path) -> None:
             ask(store_at(fake.address))
 
 
-@pytest.mark.parametrize(("minutes", "words"), [(-20, "20 minutes ahead"), (20, "20 minutes behind")])
+@pytest.mark.parametrize(("minutes", "words"), [(-20, "20 minutes ahead of"), (20, "20 minutes behind")])
 @pytest.mark.parametrize("status", [400, 403])
 def test_a_clock_that_is_off_is_named_where_the_server_has_no_words(
     fake: FakeServer, status: int, minutes: int, words: str
 ) -> None:
     """A user whose clock is wrong is told so, and by how much, also where the server sends a status and its time."""
     fake.answers = [(status, {"Date": format_datetime(datetime.now(UTC) + timedelta(minutes=minutes))}, b"")]
-    with pytest.raises(StoreDenied, match=f"this machine's clock is {words} from its own"):
+    with pytest.raises(
+        StoreDenied, match=f"this machine's clock is {words} its own .*: set the clock of {gethostname()}"
+    ):
         store_at(fake.address).stat("a/b")
 
 

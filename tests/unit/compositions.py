@@ -120,10 +120,19 @@ def compose(name: str) -> Composition:
         pytest.skip("kubectl is missing: k8s/ cannot be rendered")
     if not name.startswith("components/"):
         return _parse(name, _kustomize(K8S / name))
+    return compose_overlay(name, f"resources: [../../base]\ncomponents: [../../{name}]\n")
+
+
+def compose_overlay(name: str, kustomization: str, beside: str = "") -> Composition:
+    """Render an overlay of somebody's own; `beside` is the overlay whose other files lie beside it, as in a copy."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is missing: k8s/ cannot be rendered")
     with tempfile.TemporaryDirectory() as folder:
+        if beside:
+            shutil.copytree(K8S / "overlays" / beside, folder, dirs_exist_ok=True)
         # Kustomize takes no absolute paths.
         up = os.path.relpath(K8S, Path(folder).resolve())
-        (Path(folder) / "kustomization.yaml").write_text(f"resources: [{up}/base]\ncomponents: [{up}/{name}]\n")
+        (Path(folder) / "kustomization.yaml").write_text(kustomization.replace("../../", f"{up}/"))
         return _parse(name, _kustomize(Path(folder)))
 
 

@@ -6,9 +6,21 @@ import re
 import subprocess
 from copy import deepcopy
 
+import pytest
 import yaml
 
-from tests.unit.compositions import K8S, NAMES, ROOT, SECRET_SETTINGS, SETTINGS, Manifest, compose
+from tests.unit.compositions import (
+    K8S,
+    NAMES,
+    ROOT,
+    SECRET_SETTINGS,
+    SETTINGS,
+    Manifest,
+    compose,
+    compose_overlay,
+    containers,
+    pod_of,
+)
 
 GUIDE = ROOT / "docs/cluster.md"
 
@@ -61,11 +73,93 @@ def test_alerts_ask_for_figures_that_there_are() -> None:
         assert rule["alert"] in GUIDE.read_text()
 
 
+def test_strangers_raise_no_critical_alert() -> None:
+    """Nobody is woken by what people without a token can cause; that calls are turned away is still told."""
+    (rules,) = compose("components/monitoring").of("PrometheusRule")
+    told = set()
+    for rule in rules["spec"]["groups"][0]["rules"]:
+        counted = set(re.findall(r"[A-Z_]{6,}", " ".join(re.findall(r'code=~?"([^"]*)"', rule["expr"]))))
+        told |= counted
+        if rule["labels"]["severity"] == "critical":
+            assert not counted & {"UNAUTHENTICATED", "RESOURCE_EXHAUSTED", "PERMISSION_DENIED"}
+            # Nor may they hide that others' calls fail.
+            assert "offshelf_rpc_requests_total" not in rule["expr"] or 'code!~"UNAUTHENTICATED|' in rule["expr"]
+    assert {"UNAUTHENTICATED", "RESOURCE_EXHAUSTED"} <= told
+
+
+@pytest.mark.parametrize("namespace", ["offshelf", "shelf"])
+def test_a_second_installation_is_one_of_its_own(namespace: str) -> None:
+    """A copy of `production` with another namespace watches its own pods, and has certificates for its own names."""
+    text = (K8S / "overlays/production/kustomization.yaml").read_text()
+    named = text.replace("\nnamespace: offshelf\n", f"\nnamespace: {namespace}\n")
+    composition = compose_overlay("copy", named, beside="production")
+    for manifest in composition.manifests:
+        found = manifest["metadata"]["name" if manifest["kind"] == "Namespace" else "namespace"]
+        assert found == namespace
+    (binding,) = composition.of("RoleBinding")
+    assert binding["subjects"][0]["namespace"] == namespace
+    (rules,) = composition.of("PrometheusRule")
+    for rule in rules["spec"]["groups"][0]["rules"]:
+        assert re.findall(r'namespace="(\w+)"', rule["expr"]) == [namespace]
+    for service in ("orchestrator", "predictor", "trainer", "stats"):
+        names = composition.one("Certificate", f"offshelf-tls-{service}")["spec"]["dnsNames"]
+        assert names[:3] == [service, f"{service}.{namespace}.svc", f"{service}.{namespace}.svc.cluster.local"]
+    assert composition.one("Certificate", "offshelf-tls-orchestrator")["spec"]["dnsNames"][3] == "offshelf.example.com"
+
+
+def test_an_overlay_can_do_without_what_names_the_namespace() -> None:
+    """Whoever takes monitoring and cert-manager out of a copy of `production` can still deploy it."""
+    lines = (K8S / "overlays/production/kustomization.yaml").read_text().splitlines(keepends=True)
+    kept = "".join(line for line in lines if not re.search(r"monitoring|tls-cert-manager|names\.yaml", line))
+    assert compose_overlay("copy", kept, beside="production").services
+
+
+def test_what_the_guide_patches_can_be_patched() -> None:
+    """The patches of the guide fit every overlay, and give each service the same."""
+    blocks = [block for block in re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(), re.DOTALL) if "patches:" in block]
+    patches = [patch for block in blocks for patch in yaml.safe_load(block)["patches"]]
+    text = yaml.safe_dump({"resources": ["../../overlays/local"], "patches": patches})
+    for deployment in compose_overlay("guide", text).services:
+        pod, container = pod_of(deployment), containers(deployment)[0]
+        assert pod["imagePullSecrets"] == [{"name": "registry"}]
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        added = {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+        assert added["SSL_CERT_FILE"] == f"{mounts['store-ca']}/ca.crt"
+        assert added["OFFSHELF_TOKEN_FILE"] == f"{mounts['token']}/token"
+        assert mounts.keys() <= {volume["name"] for volume in pod["volumes"]}
+
+
+def test_an_extractor_goes_with_all_that_is_its_own() -> None:
+    """The guide's command for leaving an extractor out leaves nothing of it behind, and takes nothing else."""
+    (kinds,) = re.findall(
+        r"kubectl delete (\S+) --namespace offshelf --selector offshelf.dev/extractor=NAME", GUIDE.read_text()
+    )
+    manifests = compose("overlays/local").manifests
+    marked = [one for one in manifests if one["metadata"]["labels"].get("offshelf.dev/extractor") == "hog"]
+    assert sorted(one["kind"].lower() for one in marked) == sorted(kinds.split(","))
+    assert {one["metadata"]["name"] for one in manifests if "hog" in one["metadata"]["name"]} == {"extractor-hog"}
+    assert {one["metadata"]["name"] for one in marked} == {"extractor-hog"}
+
+
+def test_trying_needs_nothing_else() -> None:
+    """`trial` finds its store in its own namespace, with the keys that `make secrets` makes, and its bucket is made."""
+    composition = compose("overlays/trial")
+    for deployment in composition.services:
+        settings = composition.settings(deployment)
+        assert settings["OFFSHELF_S3_ENDPOINT"] == "http://seaweedfs:8333"
+        assert {settings["OFFSHELF_STORE"], settings["OFFSHELF_WEIGHTS"]} == {"s3://offshelf", "s3://offshelf/weights"}
+        secrets = [one["secretRef"]["name"] for one in containers(deployment)[0]["envFrom"] if "secretRef" in one]
+        assert secrets == ["offshelf-store"]
+    assert composition.one("Service", "seaweedfs")
+    assert "s3.bucket.create -name offshelf" in containers(composition.one("Job", "seaweedfs-bucket"))[0]["args"][0]
+    assert composition.of("NetworkPolicy")
+
+
 def test_an_unknown_overlay_is_named_with_those_there_are() -> None:
     """A mistyped OVERLAY is answered with the ones there are, and nothing is touched."""
     done = subprocess.run(
         [K8S / "scripts/deploy.sh", "prodution"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert "OVERLAY=local|production" in done.stderr
+    assert "OVERLAY=local|production|trial" in done.stderr
     assert len(done.stderr.splitlines()) == 1

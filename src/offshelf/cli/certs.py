@@ -16,7 +16,8 @@ Examples:
   offshelf certs certs/ --host offshelf.example.org --host 10.1.2.3
   offshelf certs certs/ --service predictor --host offshelf.example.org
 \b
-Run it again before the certificates expire and put the new ones in place: services take them up without a restart. FOLDER/ca/ca.key is the key to everything: keep it away from the cluster.
+Run it again before the certificates expire and put the new ones in place: services take them up without a restart.
+FOLDER/ca/ca.key is the key to everything: keep it away from the cluster.
 """
 )
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
