@@ -265,8 +265,8 @@ def select_s3(name: str) -> None:
 def undeploy() -> None:
     """Remove all of it but the namespaces: one that is deleted keeps its name busy until the last of it has gone."""
     make("undeploy", "OVERLAY=local")
-    ours = ("--selector", "app.kubernetes.io/part-of=offshelf", "--namespace", NAMESPACE)
-    left = kubectl("get", "deployments,services,configmaps,serviceaccounts,roles,pods", *ours, "--output", "name")
+    labelled = ("--selector", "app.kubernetes.io/part-of=offshelf", "--namespace", NAMESPACE)
+    left = kubectl("get", "deployments,services,configmaps,serviceaccounts,roles,pods", *labelled, "--output", "name")
     assert not left, f"make undeploy left {left}"
     for namespace in (NAMESPACE, STORE_NAMESPACE):
         kinds = "deployments,services,persistentvolumeclaims,leases"
