@@ -49,17 +49,18 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def ready(name: str, replicas: int) -> bool:
-    """Whether a Deployment has so many ready replicas and no others."""
+def settled(name: str, replicas: int) -> bool:
+    """Whether a Deployment has so many pods, all of them ready; those that are still ending count too."""
+    pods = read("get", "pods", "--namespace", NAMESPACE, "--selector", f"app.kubernetes.io/name={name}")["items"]
     status = read("get", "deployment", name, "--namespace", NAMESPACE)["status"]
-    return bool(status.get("readyReplicas", 0) == replicas == status.get("replicas", 0))
+    return len(pods) == status.get("readyReplicas", 0) == replicas
 
 
 def scale(name: str, replicas: int) -> float:
     """Scale a Deployment and return the seconds until its pods are ready, or gone."""
     began = time.perf_counter()
     kubectl("scale", f"deployment/{name}", f"--replicas={replicas}", "--namespace", NAMESPACE)
-    wait_until(f"{name} has {replicas} ready replicas", lambda: ready(name, replicas), 180)
+    wait_until(f"{name} has {replicas} ready replicas", lambda: settled(name, replicas), 180)
     return time.perf_counter() - began
 
 
