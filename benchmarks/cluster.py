@@ -53,7 +53,7 @@ def settled(name: str, replicas: int) -> bool:
     """Whether a Deployment has so many pods, all of them ready; those that are still ending count too."""
     pods = read("get", "pods", "--namespace", NAMESPACE, "--selector", f"app.kubernetes.io/name={name}")["items"]
     status = read("get", "deployment", name, "--namespace", NAMESPACE)["status"]
-    return len(pods) == status.get("readyReplicas", 0) == replicas
+    return bool(len(pods) == status.get("readyReplicas", 0) == replicas)
 
 
 def scale(name: str, replicas: int) -> float:
