@@ -87,7 +87,7 @@ def left_out(printed: str, said: str) -> list[str]:
 def test_an_expired_certificate_is_named(deployed: Deployed, few: Path, tmp_path: Path) -> None:
     """An extractor whose certificate has expired is left out, and the run says that this is why."""
     now = datetime.now(UTC)
-    authority = Authority.read(deployed.folder / "certs")
+    authority = Authority.read(deployed.folder / "certs" / "ca")
     names = [f"*.extractor-hog.{NAMESPACE}.svc", f"extractor-hog.{NAMESPACE}.svc"]
     authority.certify("extractor", names, tmp_path, now - timedelta(days=2), now - timedelta(days=1))
     try:
