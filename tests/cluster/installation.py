@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,9 +69,9 @@ class Deployed:
     host: str
     folder: Path
     """Certificates, users and the like."""
-    token: str
+    token: str = field(repr=False)
     """Of an admin."""
-    s3_keys: tuple[str, str]
+    s3_keys: tuple[str, str] = field(repr=False)
 
     @property
     def server(self) -> str:
