@@ -64,14 +64,6 @@ def scale(name: str, replicas: int) -> float:
     return time.perf_counter() - began
 
 
-def set_environment(deployed: Deployed, **variables: object) -> None:
-    """Give the orchestrator other settings, and wait until it answers with them."""
-    pairs = [f"OFFSHELF_{name.upper()}={value}" for name, value in variables.items()]
-    kubectl("set", "env", "deployment/orchestrator", *pairs, "--namespace", NAMESPACE)
-    kubectl("rollout", "status", "deployment/orchestrator", "--namespace", NAMESPACE, "--timeout=180s")
-    wait_until("the orchestrator answers", lambda: connect(deployed).catalog(), 60)
-
-
 def connect(deployed: Deployed) -> Client:
     """Open a connection from outside the cluster."""
     return Client(deployed.server, deployed.token, deployed.authority)
@@ -108,7 +100,8 @@ def measure(folder: Path, count: int, weights: Path) -> dict[str, Any]:
     for name in ("extractor-googlenet", "extractor-lab888", "trainer"):
         starts[name.removeprefix("extractor-")] = scale(name, 1)
 
-    set_environment(deployed, max_replicas=1, idle_seconds=3600)
+    deployed.set_orchestrator(OFFSHELF_MAX_REPLICAS="1", OFFSHELF_IDLE_SECONDS="3600")
+    wait_until("the orchestrator answers", lambda: connect(deployed).catalog(), 60)
     with connect(deployed) as client:
         upload = seconds(lambda: client.upload(dataset, name="photos"))
         client.run(few, extractors=("googlenet", "lab888"), classifiers=("LR", "KNN"), folds=3).watch()

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from offshelf.store import ObjectStore
 
 _HELD_BYTES = 64 * 1024 * 1024
-"""What folds may take that are being read at a time. Two reports are made at once, and reading takes as much again."""
+"""What folds may take that are being read, besides the one that is looked at. Two reports are made at once, and reading
+takes as much again."""
 
 _IMAGE_BYTES = 256
 """What an image takes in a fold besides its probabilities; most of it is its digest."""

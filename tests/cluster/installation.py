@@ -102,6 +102,12 @@ class Deployed:
             "OFFSHELF_S3_SECRET_KEY": self.s3_keys[1],
         }
 
+    def set_orchestrator(self, **variables: str) -> None:
+        """Give the orchestrator other settings, and wait until the one that has them is ready."""
+        pairs = [f"{name}={value}" for name, value in variables.items()]
+        kubectl("set", "env", "deployment/orchestrator", *pairs, "--namespace", NAMESPACE)
+        kubectl("rollout", "status", "deployment/orchestrator", "--namespace", NAMESPACE, "--timeout=180s")
+
     def offshelf(
         self, *arguments: object, exit_code: int = 0, environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:

@@ -32,8 +32,7 @@ def photos(material: Path | None) -> Path:
 @pytest.fixture(scope="module")
 def short_units(deployed: Deployed) -> Deployed:
     """Units of one second, so that two replicas of an extractor both have work with 600 images."""
-    kubectl("set", "env", "deployment/orchestrator", "OFFSHELF_UNIT_SECONDS=1", "--namespace", NAMESPACE)
-    kubectl("rollout", "status", "deployment/orchestrator", "--namespace", NAMESPACE, "--timeout=120s")
+    deployed.set_orchestrator(OFFSHELF_UNIT_SECONDS="1")
     return deployed
 
 
@@ -144,9 +143,7 @@ def test_no_process_runs_as_root_and_no_token_lies_around(deployed: Deployed) ->
 
 def test_replicas_go_when_nobody_needs_them(deployed: Deployed) -> None:
     """An idle installation keeps no extractor and no trainer running."""
-    del deployed
-    kubectl("set", "env", "deployment/orchestrator", "OFFSHELF_IDLE_SECONDS=2", "--namespace", NAMESPACE)
-    kubectl("rollout", "status", "deployment/orchestrator", "--namespace", NAMESPACE, "--timeout=120s")
+    deployed.set_orchestrator(OFFSHELF_IDLE_SECONDS="2")
 
     def idle() -> bool:
         deployments = read("get", "deployments", "--namespace", NAMESPACE)["items"]

@@ -41,14 +41,18 @@ def get(words: list[str], options: Options) -> str:
     """Show what there is."""
     if words == ["namespace", "offshelf"] and "--ignore-not-found" not in options:
         return (STATE / "namespaces/offshelf").read_text()  # fails if it is not there
+    if words[:1] == ["secret"] and "ca.crt" in options["--output"][0]:
+        content: dict[str, str] = json.loads((SECRETS / f"{words[1]}.json").read_text())
+        return content["ca.crt"]
     names = sorted(path.stem for path in SECRETS.iterdir())
+    one = "addresses[0]" in options.get("--output", [""])[0]
     balancer = STATE / "load-balancer"
     shown = {
         "--raw": "{}",
         "--filename": "deployment.apps/orchestrator\nservice/orchestrator\n",
         "namespace": "",
         "deployments": "",
-        "nodes": "10.0.0.5 node-1",
+        "nodes": "10.0.0.5" if one else "10.0.0.5 node-1",
         "service": balancer.read_text() if balancer.exists() else "",
         "secrets": " ".join(names),
         "persistentvolumeclaims,secrets,leases": "".join(f"secret/{name}\n" for name in names),

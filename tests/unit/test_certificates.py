@@ -102,6 +102,17 @@ def test_renewing_keeps_the_names_that_users_come_by(tmp_path: Path) -> None:
     assert "off.example.org" not in names_in(tmp_path / "predictor" / "tls.crt")
 
 
+def test_another_namespace_gets_no_name_of_the_one_before(tmp_path: Path) -> None:
+    """Certificates made in the folder of one installation cannot stand in for it; names of users look as they like."""
+    hosts = ["orchestrator.lan", "stats.old.svc", "predictor.svc.example.org", "10.1.2.3"]
+    certificates.issue(tmp_path, namespace="old", hosts=hosts, now=NOW)
+    certificates.issue(tmp_path, namespace="new", now=NOW)
+    assert names(tmp_path, "orchestrator") == {
+        *(f"orchestrator{suffix}" for suffix in ("", ".new", ".new.svc", ".new.svc.cluster.local")),
+        *("localhost", "127.0.0.1", "::1", "orchestrator.lan", "predictor.svc.example.org", "10.1.2.3"),
+    }
+
+
 def test_services_believe_each_other_while_the_authority_is_exchanged(tmp_path: Path) -> None:
     """Whichever service learns of a new authority first, all believe each other; in the end the old one is out."""
     now = dt.datetime.now(dt.UTC)

@@ -155,6 +155,30 @@ def test_trying_needs_nothing_else() -> None:
     assert composition.of("NetworkPolicy")
 
 
+@pytest.mark.parametrize(
+    ("there", "made"),
+    [
+        pytest.param(">   offshelf\tsize:0\tchunk:0\n> ", False, id="there"),
+        pytest.param("  a-offshelf\tsize:0\n  offshelf\tsize:0\n", False, id="there, without prompts"),
+        pytest.param(">   offshelf-weights\tsize:0\n  my.offshelf\tsize:0\towner:offshelf\n> ", True, id="others"),
+        pytest.param("> > ", True, id="none"),
+    ],
+)
+def test_the_bucket_is_made_if_it_is_not_there(tmp_path: Path, there: str, made: bool) -> None:
+    """`trial` has its bucket, also beside others whose names are like it."""
+    (container,) = containers(compose("overlays/trial").one("Job", "seaweedfs-bucket"))
+    shell = 'read -r asked; echo "$asked" >> asked; case $asked in *list) cat buckets ;; *) printf "  offshelf\tsize:0\n" >> buckets ;; esac'
+    (tmp_path / "buckets").write_text(there)
+    for name, text in (("weed", shell), ("nc", "true")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        [*container["command"], *container["args"]], cwd=tmp_path, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False
+    )
+    assert done.returncode == 0
+    assert ("s3.bucket.create -name offshelf" in (tmp_path / "asked").read_text()) == made
+
+
 def test_an_unknown_overlay_is_named_with_those_there_are() -> None:
     """A mistyped OVERLAY is answered with the ones there are, and nothing is touched."""
     done = subprocess.run(

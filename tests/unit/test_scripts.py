@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from offshelf.certificate_authority import names_in
 from tests.unit.compositions import K8S, compose
 
 if TYPE_CHECKING:
@@ -152,6 +153,14 @@ def test_secrets_without_keys_of_the_store(desk: Desk) -> None:
     assert "offshelf-store: set OFFSHELF_S3_ACCESS_KEY and OFFSHELF_S3_SECRET_KEY" in line
 
 
+def test_secrets_whose_keys_nobody_typed(desk: Desk) -> None:
+    """Whoever leaves the question for the keys, by Ctrl-D, gets no Secret without a key in it, and is told what to set."""
+    done = desk.run("secrets", "\x04")
+    assert done.returncode == 2
+    assert "offshelf-store" not in desk.secrets
+    assert "offshelf-store: set OFFSHELF_S3_ACCESS_KEY and OFFSHELF_S3_SECRET_KEY" in done.stderr
+
+
 def test_secrets_that_only_the_platform_team_can_make(desk: Desk) -> None:
     """Whatever cannot be made is listed at the end, all of it, with what it has to hold; the rest has been made."""
     tls = "\n---\n".join(
@@ -217,8 +226,38 @@ def test_deploying_tells_how_to_use_it(installed: Desk) -> None:
 
 def test_deploying_names_the_server_as_certificates_do(desk: Desk) -> None:
     """Where certificates were made for a name, the line has that name, at which the server can be trusted."""
-    assert desk.run("secrets", HOSTS="shelf.example.com 10.1.2.3", **KEYS).returncode == 0
+    (desk.folder / "files.example.com").touch()
+    assert desk.run("secrets", HOSTS="*.example.com shelf.example.com 10.1.2.3", **KEYS).returncode == 0
+    names = names_in(desk.folder / "offshelf-secrets/certs/orchestrator/tls.crt")
+    assert names[-3:] == ["*.example.com", "shelf.example.com", "10.1.2.3"]
     assert "--server shelf.example.com:30700 " in desk.run("deploy").stdout
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [
+        pytest.param("", "Users reach it at 203.0.113.9:7000, by a name that its certificate has.", id="of the nodes"),
+        pytest.param("*.one.org", "Users reach it at 203.0.113.9:7000, by a name that its certificate has.", id="any"),
+        pytest.param("*.one.org a.one.org", "--server a.one.org:7000 ", id="of its own"),
+    ],
+)
+def test_deploying_with_a_load_balancer(desk: Desk, hosts: str, expected: str) -> None:
+    """A node is not named where a load balancer listens, nor a command shown at which the server could not be trusted."""
+    behind = compose("overlays/local").text.replace("type: NodePort", "type: LoadBalancer")
+    (desk.state / "manifests.yaml").write_text(behind)
+    (desk.state / "load-balancer").write_text("203.0.113.9")
+    assert desk.run("secrets", HOSTS=hosts, **KEYS).returncode == 0
+    assert expected in desk.run("deploy").stdout.splitlines()[-1]
+
+
+def test_deploying_names_no_host_that_certificates_have_no_more(desk: Desk) -> None:
+    """Certificates made anew for the nodes are told as such, whatever those before were for."""
+    assert desk.run("secrets", HOSTS="shelf.example.com", **KEYS).returncode == 0
+    shutil.rmtree(desk.folder / "offshelf-secrets/certs")
+    for service in SERVICES:
+        (desk.state / f"secrets/offshelf-tls-{service}.json").unlink()
+    assert desk.run("secrets").returncode == 0
+    assert "--server 10.0.0.5:30700 " in desk.run("deploy").stdout
 
 
 def test_deploying_without_certificates_of_this_machine(desk: Desk) -> None:
@@ -228,7 +267,19 @@ def test_deploying_without_certificates_of_this_machine(desk: Desk) -> None:
         (desk.state / f"secrets/{name}.json").write_text("{}")
     assert desk.run("deploy").stdout.splitlines()[-1].startswith("Deployed: namespace offshelf")
     (desk.state / "load-balancer").write_text("203.0.113.9")
-    assert desk.run("deploy").stdout.splitlines()[-1] == "Users reach it at 203.0.113.9:7000."
+    assert desk.run("deploy").stdout.splitlines()[-1].startswith("Users reach it at 203.0.113.9:7000")
+
+
+def test_deploying_with_the_folder_of_another_installation(desk: Desk) -> None:
+    """Name, token and authority of one installation are not told as those of another that was deployed after it."""
+    assert desk.run("secrets", HOSTS="shelf.example.com", **KEYS).returncode == 0
+    desk.render("overlays/production")
+    (desk.state / "load-balancer").write_text("203.0.113.9")
+    tls = desk.state / "secrets/offshelf-tls-orchestrator.json"
+    tls.write_text(json.dumps({"ca.crt": "of cert-manager"}))
+    asked = len(desk.calls)
+    assert desk.run("deploy").stdout.splitlines()[-1].startswith("Users reach it at 203.0.113.9:7000")
+    assert any(call.startswith("get secret offshelf-tls-orchestrator ") for call in desk.calls[asked:])
 
 
 def test_deploying_makes_jobs_anew(desk: Desk) -> None:

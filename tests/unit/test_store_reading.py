@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import pytest
 
 from offshelf.errors import DataLoss
+from offshelf.store import reading
 from offshelf.store.reading import read_ahead, read_each
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def test_results_come_in_the_order_of_what_was_asked() -> None:
@@ -61,12 +67,33 @@ def test_what_is_read_ahead_is_read_at_the_same_time() -> None:
     assert len(list(read_ahead(lambda _: together.wait(), range(8), ahead=4))) == 8
 
 
+def test_a_reader_that_leaves_waits_for_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever stops reading is free at once, however long the store keeps others waiting."""
+    answer = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        monkeypatch.setattr(reading, "_readers", lambda: threads)
+
+        def values() -> Iterator[int]:
+            yield 0
+            threads.submit(answer.wait, 10)  # somebody else's
+            yield 1
+
+        found = read_ahead(int, values(), ahead=2)
+        assert next(found) == 0
+        too_late = threading.Timer(5, answer.set)
+        too_late.start()
+        found.close()
+        too_late.cancel()
+        assert not answer.is_set()
+        answer.set()
+
+
 def test_a_reader_that_leaves_ends_the_reading() -> None:
     """Nothing is read for somebody who has stopped looking, and nothing goes on behind their back."""
     begun: list[int] = []
-    reading = read_ahead(begun.append, range(1000), ahead=4)
-    next(reading)
-    reading.close()
+    found = read_ahead(begun.append, range(1000), ahead=4)
+    next(found)
+    found.close()
     seen = len(begun)
     assert seen <= 4
     read_each(int, range(100))  # the same threads

@@ -44,7 +44,8 @@ class OngoingRuns:
         self._late = LateEndings(self._settle)
 
     def __contains__(self, run_id: str) -> bool:
-        return run_id in self._tasks
+        task = self._tasks.get(run_id)
+        return task is not None and not task.done()
 
     def count(self, user: str) -> int:
         """Count the runs that are charged to a user."""
@@ -60,8 +61,8 @@ class OngoingRuns:
         self._tasks[run_id], self._charged[run_id] = task, user
 
         def end(_: asyncio.Task[None]) -> None:
-            self._tasks.pop(run_id, None)
-            self._charged.pop(run_id, None)
+            if self._tasks.get(run_id) is task:  # else somebody has begun it anew already
+                del self._tasks[run_id], self._charged[run_id]
             self._settle(journal)
             if journal.owes_failure:
                 self._late.add(journal)
@@ -87,8 +88,8 @@ class OngoingRuns:
         """Stop all runs so that the next orchestrator can take them up."""
         running = list(self._tasks)
         stops = (self.stop(run_id, runlog.INTERRUPTED) for run_id in running)
-        *stopped, _ = await asyncio.gather(*stops, self._late.close(), return_exceptions=True)
-        for run_id, outcome in zip(running, stopped, strict=True):
+        outcomes = await asyncio.gather(*stops, self._late.close(), return_exceptions=True)
+        for run_id, outcome in zip([*running, "late endings"], outcomes, strict=True):
             if isinstance(outcome, Exception):
                 _log.error("the end of a run could not be written", extra={"run_id": run_id}, exc_info=outcome)
 

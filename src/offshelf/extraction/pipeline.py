@@ -44,6 +44,8 @@ _WITHOUT_SECRETS = {"OFFSHELF_S3_ACCESS_KEY": "", "OFFSHELF_S3_SECRET_KEY": "", 
 """A decoder that hostile bytes have taken over should find nothing worth having."""
 
 
+_LOOK_SECONDS = 0.5
+
 _SECOND_TRIAL = 2
 """So many times the limit of the first trial an image may take in its second one."""
 
@@ -107,6 +109,8 @@ class Extraction:
         self._decode_seconds = decode_seconds
         self._new_decoders = new_decoders or partial(_decoders_of, spec, max_pixels)
         self._decoders = self._new_decoders(cores)
+        # Each is a process more, perhaps on a machine that has too little memory already.
+        self._second_trials = threading.BoundedSemaphore(cores)
         self._engine: Engine | None = None
 
     def start(self) -> None:
@@ -252,8 +256,14 @@ class Extraction:
             logger.warning(
                 "a decoder failed, and its image is tried once more", extra={"image": image, "reason": error.message}
             )
-        with self._new_decoders(1) as alone:
-            return alone.call({}, data, timeout=_SECOND_TRIAL * self._decode_seconds, stop=stop)
+        while not self._second_trials.acquire(timeout=_LOOK_SECONDS):
+            if stop.is_set():
+                raise Cancelled("Extraction was stopped.")
+        try:
+            with self._new_decoders(1) as alone:
+                return alone.call({}, data, timeout=_SECOND_TRIAL * self._decode_seconds, stop=stop)
+        finally:
+            self._second_trials.release()
 
     def _vector(self, content: bytes) -> NDArray[np.float32]:
         import numpy as np

@@ -55,7 +55,7 @@ def read_ahead(read: Callable[[A], R], of: Iterable[A], *, ahead: int = _AHEAD) 
     read, of
         As for `read_each`.
     ahead
-        Most results that are held, or being read, at a time; the one that was yielded last is among them.
+        Most results that are held, or being read, at a time, besides the one that was yielded last.
     """
     if getattr(_READER, "reads", False):
         yield from map(read, of)
@@ -71,6 +71,5 @@ def read_ahead(read: Callable[[A], R], of: Iterable[A], *, ahead: int = _AHEAD) 
         while under_way:
             yield under_way.popleft().result()
     finally:
-        for call in under_way:
-            call.cancel()
-        wait(under_way)
+        # Those that had begun end first. The others are not waited for: they may stand behind somebody else's.
+        wait([call for call in under_way if not call.cancel()])
