@@ -31,6 +31,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.nightly, pytest.mark.timeout(int(
 IMAGES = 60
 WATCHED = ("orchestrator", "stats", "predictor")
 """Services whose pods stay, unlike those that are scaled with the work."""
+_HOPELESS = 20
+"""Failures after which there is nothing more to learn."""
 GROWTH = 1.10
 """How much more memory a process may have at the end than after a third of the time: what grows with use goes on."""
 SLACK_BYTES = 20e6
@@ -62,7 +64,7 @@ class Use:
             user.start()
         try:
             end = time.monotonic() + seconds
-            while time.monotonic() < end:
+            while time.monotonic() < end and len(self.failures) < _HOPELESS:
                 time.sleep(30)
                 meanwhile()
         finally:
@@ -84,7 +86,7 @@ class Use:
         """Run on a dataset that nobody has seen, and delete the one before it."""
         name = f"soak-{number}"
         folder = photos.generate(self._folder / name, IMAGES, first=number * IMAGES)
-        run = client.run(folder, extractors="hog,haralick", classifiers="LR,KNN", folds=3).watch()
+        run = client.run(folder, extractors=("hog", "haralick"), classifiers=("LR", "KNN"), folds=3).watch()
         self._model = run.result.model
         if number:
             client.delete_dataset(f"soak-{number - 1}")

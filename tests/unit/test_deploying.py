@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from copy import deepcopy
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
@@ -21,6 +22,9 @@ from tests.unit.compositions import (
     containers,
     pod_of,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GUIDE = ROOT / "docs/cluster.md"
 
@@ -167,13 +171,16 @@ def test_trying_needs_nothing_else() -> None:
 def test_the_bucket_is_made_if_it_is_not_there(tmp_path: Path, there: str, made: bool) -> None:
     """`trial` has its bucket, also beside others whose names are like it."""
     (container,) = containers(compose("overlays/trial").one("Job", "seaweedfs-bucket"))
-    shell = 'read -r asked; echo "$asked" >> asked; case $asked in *list) cat buckets ;; *) printf "  offshelf\tsize:0\n" >> buckets ;; esac'
+    shell = 'read -r asked; echo "$asked" >> asked; case $asked in *list) cat buckets ;; *) echo "  offshelf" >> buckets ;; esac'
     (tmp_path / "buckets").write_text(there)
     for name, text in (("weed", shell), ("nc", "true")):
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
     done = subprocess.run(
-        [*container["command"], *container["args"]], cwd=tmp_path, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False
+        [*container["command"], *container["args"]],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        check=False,
     )
     assert done.returncode == 0
     assert ("s3.bucket.create -name offshelf" in (tmp_path / "asked").read_text()) == made
