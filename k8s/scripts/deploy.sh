@@ -56,37 +56,42 @@ explain() {
   done
 }
 
-# HOST:PORT of the orchestrator for users, as far as the composition and the cluster say: a port of the nodes, or what the
-# load balancer has got. The name that certificates were made for first is better than an address.
-address() {
-  local door port host
+# Whether the cluster has the authority in this file. If not, the folder is of another installation, and its token and names are
+# of no use here.
+ours() {
+  [ -e "$1" ] && [ "$(cat "$1")" = "$(kubectl get secret offshelf-tls-orchestrator --namespace "$namespace" \
+    --output 'go-template={{index .data "ca.crt" | base64decode}}' 2> /dev/null)" ]
+}
+
+# Where users reach the orchestrator, as far as the composition and the cluster say: a port of the nodes, or what the load
+# balancer has got. A command to paste is shown where the certificate is known to have the server's name: the first that it was
+# made for and that is no pattern, or without any a node. The token stays in its file: this is shown on screens and kept in logs.
+tell_users() {
+  local door host port named='' token=$folder/admin.token ca=$folder/certs/orchestrator/ca.crt command=offshelf
   door=$(documents Service | awk 'BEGIN {RS = "---\n"} /\n  name: orchestrator-door\n/')
-  host=$(head -n 1 "$folder/hosts" 2> /dev/null || true)
   case "$door" in
     *'type: NodePort'*)
       port=$(printf '%s\n' "$door" | awk '$1 == "nodePort:" || $2 == "nodePort:" {print $NF; exit}')
-      host=${host:-$(kubectl get nodes --output 'jsonpath={.items[0].status.addresses[0].address}' 2> /dev/null || true)} ;;
+      host=$(kubectl get nodes --output 'jsonpath={.items[0].status.addresses[0].address}' 2> /dev/null || true)
+      named=$host ;;
     *'type: LoadBalancer'*)
       port=7000
-      host=${host:-$(kubectl get service orchestrator-door --namespace "$namespace" \
-        --output 'jsonpath={.status.loadBalancer.ingress[0].hostname}{.status.loadBalancer.ingress[0].ip}' 2> /dev/null || true)} ;;
+      host=$(kubectl get service orchestrator-door --namespace "$namespace" \
+        --output 'jsonpath={.status.loadBalancer.ingress[0].hostname}{.status.loadBalancer.ingress[0].ip}' 2> /dev/null || true) ;;
     *) return 0 ;;
   esac
-  [ -z "$host" ] || case "$host" in *:*) echo "[$host]:$port" ;; *) echo "$host:$port" ;; esac
+  [ ! -e "$folder/hosts" ] || named=$(awk '/^[^*]/ {print; exit}' "$folder/hosts")
+  command -v offshelf > /dev/null || [ ! -x .venv/bin/offshelf ] || command=.venv/bin/offshelf
+  if [ -n "$named" ] && [ -e "$token" ] && ours "$ca"; then
+    echo "To use it, as admin:"
+    printf '  OFFSHELF_TOKEN_FILE=%q %s run FOLDER --server %s --ca %q\n' "$token" "$command" "$(address "$named" "$port")" "$ca"
+  elif [ -n "$host" ]; then
+    echo "Users reach it at $(address "$host" "$port"), by a name that its certificate has."
+  fi
 }
 
-# The token stays in its file: this is shown on screens and kept in logs.
-tell_users() {
-  local server token=$folder/admin.token ca=$folder/certs/orchestrator/ca.crt command=offshelf
-  server=$(address)
-  [ -n "$server" ] || return 0
-  command -v offshelf > /dev/null || [ ! -x .venv/bin/offshelf ] || command=.venv/bin/offshelf
-  if [ -e "$token" ] && [ -e "$ca" ]; then
-    echo "To use it, as admin:"
-    printf '  OFFSHELF_TOKEN_FILE=%q %s run FOLDER --server %s --ca %q\n' "$token" "$command" "$server" "$ca"
-  else
-    echo "Users reach it at $server."
-  fi
+address() {
+  case "$1" in *:*) echo "[$1]:$2" ;; *) echo "$1:$2" ;; esac
 }
 
 compose "${1:-}"

@@ -37,6 +37,7 @@ store_keys() {
       [ -t 0 ] || return 1
       read -r -s -p "$name: " "${name?}"
       echo >&2
+      [ -n "${!name:-}" ] || return 1
     fi
   done
 }
@@ -45,14 +46,16 @@ certificates() {
   local hosts host
   hosts=${HOSTS:-$(kubectl get nodes --output 'jsonpath={.items[*].status.addresses[*].address}')} \
     || fail "Say at which names and addresses users reach it: HOSTS=\"name ...\""
+  set -f # *.example.com is a host, and no files
   set --
   for host in $hosts; do
     set -- "$@" --host "$host"
   done
   "$offshelf" certs "$folder/certs" --namespace "$namespace" "$@" > "$folder/certs.log"
   head -n 2 "$folder/certs.log"
-  # For deploy.sh, which tells how to use the installation.
-  printf '%s\n' $hosts > "$folder/hosts"
+  # For deploy.sh, which tells how to use the installation. It finds nodes by itself, and knows where they are of use.
+  if [ -n "${HOSTS:-}" ]; then printf '%s\n' $hosts > "$folder/hosts"; else rm -f "$folder/hosts"; fi
+  set +f
 }
 
 users() {

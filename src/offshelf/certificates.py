@@ -39,6 +39,7 @@ _OF_THIS_MACHINE: Final = ("localhost", "127.0.0.1", "::1")
 
 _LABEL: Final = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST: Final = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
+_IN_CLUSTER: Final = re.compile(rf"({'|'.join(SERVICES)})\.(?P<namespace>{_LABEL})\.svc(\.cluster\.local)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ def issue(
     namespace
         Kubernetes namespace that the services live in.
     hosts
-        Names and addresses at which users reach the doors; by default those that the present certificates have.
+        Names and addresses at which users reach the doors; by default those that the present certificates have,
+        without names in a cluster.
     days
         How long the certificates are valid.
     services
@@ -120,16 +122,27 @@ def issue(
     if ends <= now:
         raise Conflict(f"The authority in {folder / 'ca'} has expired. Make another: --new-authority.")
     for service in services:
-        known = hosts if hosts or service not in DOORS else names_in(folder / service / "tls.crt")
+        known = hosts if hosts or service not in DOORS else _of_users(names_in(folder / service / "tls.crt"))
         authority.certify(service, _names(service, namespace, known), folder / service, now, ends)
     return Issued(tuple(services), ends, first or new_authority, authority.previous is not None)
 
 
 def _names(service: str, namespace: str, hosts: Iterable[str]) -> list[str]:
-    within = f"{service}.{namespace}"
-    in_cluster = [service, within, f"{within}.svc", f"{within}.svc.cluster.local"]
     outside = [*_OF_THIS_MACHINE, *hosts] if service in DOORS else []
-    return list(dict.fromkeys([*in_cluster, *outside]))
+    return list(dict.fromkeys([*_in_cluster(service, namespace), *outside]))
+
+
+def _in_cluster(service: str, namespace: str) -> list[str]:
+    within = f"{service}.{namespace}"
+    return [service, within, f"{within}.svc", f"{within}.svc.cluster.local"]
+
+
+def _of_users(names: Sequence[str]) -> list[str]:
+    """Leave out all names in a cluster, which in another namespace than ours are those of another installation."""
+    namespaces = {found["namespace"] for found in map(_IN_CLUSTER.fullmatch, names) if found}
+    # By those alone: one may live in the namespace "lan", and users come to another's orchestrator.lan.
+    within = {name for service in SERVICES for namespace in namespaces for name in _in_cluster(service, namespace)}
+    return [name for name in names if name not in within]
 
 
 def _check_hosts(hosts: Iterable[str]) -> None:

@@ -103,7 +103,7 @@ def test_renewing_keeps_the_names_that_users_come_by(tmp_path: Path) -> None:
 
 
 def test_another_namespace_gets_no_name_of_the_one_before(tmp_path: Path) -> None:
-    """Certificates made in the folder of one installation cannot stand in for it; names of users look as they like."""
+    """Certificates of a second installation from the same folder are not good for the first, and keep users' names."""
     hosts = ["orchestrator.lan", "stats.old.svc", "predictor.svc.example.org", "10.1.2.3"]
     certificates.issue(tmp_path, namespace="old", hosts=hosts, now=NOW)
     certificates.issue(tmp_path, namespace="new", now=NOW)

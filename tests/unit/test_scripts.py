@@ -154,7 +154,7 @@ def test_secrets_without_keys_of_the_store(desk: Desk) -> None:
 
 
 def test_secrets_whose_keys_nobody_typed(desk: Desk) -> None:
-    """Whoever leaves the question for the keys, by Ctrl-D, gets no Secret without a key in it, and is told what to set."""
+    """Whoever leaves the question for the keys, by Ctrl-D, gets no Secret without keys, and is told what to set."""
     done = desk.run("secrets", "\x04")
     assert done.returncode == 2
     assert "offshelf-store" not in desk.secrets
@@ -242,7 +242,7 @@ def test_deploying_names_the_server_as_certificates_do(desk: Desk) -> None:
     ],
 )
 def test_deploying_with_a_load_balancer(desk: Desk, hosts: str, expected: str) -> None:
-    """A node is not named where a load balancer listens, nor a command shown at which the server could not be trusted."""
+    """A node is not named where a load balancer listens, nor a command shown that could not trust the server."""
     behind = compose("overlays/local").text.replace("type: NodePort", "type: LoadBalancer")
     (desk.state / "manifests.yaml").write_text(behind)
     (desk.state / "load-balancer").write_text("203.0.113.9")
