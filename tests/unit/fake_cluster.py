@@ -87,8 +87,12 @@ class FakeCluster:
     ----------
     scaled
         What was asked for, in order.
+    deleted
+        Pods that were to be deleted, in order, also if that was refused.
     comes_up
         Makes the state of a new pod.
+    forbidden
+        What scaling and deleting raise; None where they are allowed.
     away
         What every call raises; None when the API is there.
     """
@@ -100,6 +104,7 @@ class FakeCluster:
         self.deployments: dict[str, dict[str, Any]] = {}
         self.leases: dict[str, dict[str, Any]] = {}
         self.scaled: list[tuple[str, int]] = []
+        self.deleted: list[str] = []
         self.comes_up: Callable[[dict[str, Any]], dict[str, Any]] = ready
         self.away: OffshelfError | None = None
         self.forbidden: OffshelfError | None = None
@@ -195,6 +200,18 @@ class FakeCluster:
         self.scaled.append((deployment, replicas))
         self._fill(deployment, replicas)
 
+    async def delete_pod(self, name: str, uid: str) -> None:
+        """Delete a pod; its Deployment makes another one at once."""
+        self.deleted.append(name)
+        self._answer()
+        if self.forbidden:
+            raise self.forbidden
+        if name not in self.pods:
+            raise NotFound("There is none.")
+        if self.pods[name]["metadata"]["uid"] != uid:
+            raise Conflict("It is another one.")
+        self.delete(name)
+
     async def read_pod(self, name: str) -> Manifest | None:
         """Look a pod up."""
         self._answer()
@@ -232,17 +249,12 @@ class FakeCluster:
 
     def _fill(self, deployment: str, replicas: int) -> None:
         self.deployments[deployment]["spec"]["replicas"] = replicas
-        # Pods that are not ready go first, as the API's ReplicaSets have it.
-        names = sorted(self.of(deployment), key=self._is_ready, reverse=True)
+        names = self.of(deployment)
         for name in names[replicas:]:
             self._remove(name)
         for _ in range(replicas - len(names)):
             self._made += 1
             self.put(self.comes_up(pod(deployment, f"{deployment}-{self._made}")))
-
-    def _is_ready(self, name: str) -> bool:
-        conditions = self.pods[name]["status"]["conditions"]
-        return {"type": "Ready", "status": "True"} in conditions
 
     def _remove(self, name: str) -> None:
         self._record("DELETED", self.pods.pop(name))

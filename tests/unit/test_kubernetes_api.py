@@ -59,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    do_GET = do_PATCH = do_POST = do_PUT = _answer  # noqa: N815  (names that the base class calls)
+    do_DELETE = do_GET = do_PATCH = do_POST = do_PUT = _answer  # noqa: N815  (names that the base class calls)
 
     def _watch(self) -> None:
         self.send_response(200)
@@ -135,6 +135,15 @@ async def test_scaling_changes_the_number_of_pods_and_nothing_else(server: ApiSe
         await api.scale("trainer", 3)
     expected = "/apis/apps/v1/namespaces/shelf/deployments/trainer/scale"
     assert server.asked == [("PATCH", expected, {"spec": {"replicas": 3}})]
+
+
+async def test_only_the_pod_that_was_meant_is_deleted(server: ApiServer, tmp_path: Path) -> None:
+    """A pod that has come under the same name since stays, and each has its time to end in order."""
+    server.answer = {}
+    async with connected(tmp_path, server.server_port) as api:
+        await api.delete_pod("trainer-1", "u-1")
+    expected = "/api/v1/namespaces/shelf/pods/trainer-1"
+    assert server.asked == [("DELETE", expected, {"preconditions": {"uid": "u-1"}})]
 
 
 @pytest.mark.parametrize(

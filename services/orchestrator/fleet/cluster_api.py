@@ -83,6 +83,18 @@ class PodApi(Protocol):
         """
         ...
 
+    async def delete_pod(self, name: str, uid: str) -> None:
+        """Delete a pod.
+
+        Raises
+        ------
+        Conflict
+            The pod of that name is another one, with another uid.
+        NotFound
+            There is none of that name.
+        """
+        ...
+
 
 class LeaseApi(Protocol):
     """Leases (coordination.k8s.io) of one namespace, and a look at the pods that hold them; errors as of `PodApi`."""

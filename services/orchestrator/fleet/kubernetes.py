@@ -76,7 +76,7 @@ class KubernetesFleet:
         self._patience = patience or Patience()
         self._pool = ReplicaPool(self._slots)
         self._watch = PodWatch(api, self._on_pod)
-        self._losses = Losses(self._watch, self._restore, self._patience, reachable)
+        self._losses = Losses(api, self._watch, self._restore, self._patience, reachable)
         self._needs: dict[Role, Need] = {}
         self._deployments: dict[Role, Deployment] = {}
         self._listed = 0.0
@@ -175,8 +175,10 @@ class KubernetesFleet:
         if self._is_stale(now):
             await self._list_deployments(now)
         for role, need in list(self._needs.items()):
-            await self._renew(role, need)
             await self._scale_up(role, need)
+            # Once the reason has been told: in the coming and going of pods nobody would see it.
+            if role.service in SCALED and need.outlook.line and not self._watch.away:
+                await self._losses.renew(role)
         if not self._outdated:  # else somebody has come since, and what is known may be too old for them
             for role, need in self._needs.items():
                 self._judge(role, need, now)
@@ -218,26 +220,6 @@ class KubernetesFleet:
             need.refused = None
         else:
             need.refused = await self._scale(deployment, wanted)
-
-    async def _renew(self, role: Role, need: Need) -> None:
-        """Give up pods that were ended at their work and that Kubernetes makes wait: new ones start at once.
-
-        A unit that ends its process does so a dozen times before the one image is found that does it, and by then a
-        container waits for five minutes. A Deployment that is scaled down parts with what is not ready before anything
-        else, so this takes no right to delete pods. It happens once the reason has been told, or nobody would see it.
-        """
-        deployment = self._deployments.get(role)
-        if role.service not in SCALED or deployment is None or not need.outlook.line or self._watch.away:
-            return
-        working = sum(pod.ready for pod in self._watch.pods.values() if pod.role == role)
-        if working >= self._wanted(role, need) or not self._losses.held_up(role):
-            return
-        if await self._scale(deployment, working) is None:
-            # Down and up again at once may come to the cluster as no change at all.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._patience.renewal):
-                    while self._losses.held_up(role):
-                        await self._watch.changed(self._patience.renewal)
 
     async def _scale(self, deployment: Deployment, replicas: int) -> Trouble | None:
         try:

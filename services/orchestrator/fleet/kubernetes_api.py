@@ -108,6 +108,11 @@ class KubernetesApi:
         body = {"spec": {"replicas": replicas}}
         await self._call(self._apps.patch_namespaced_deployment_scale, deployment, self.namespace, body)
 
+    async def delete_pod(self, name: str, uid: str) -> None:
+        """Delete a pod, if it is still the one with this uid."""
+        body = {"preconditions": {"uid": uid}}
+        await self._call(self._core.delete_namespaced_pod, name, self.namespace, body=body)
+
     async def read_pod(self, name: str) -> Manifest | None:
         """Look a pod up."""
         with suppress(NotFound):

@@ -1,4 +1,4 @@
-"""What became of a replica whose call was lost: killed by its work, or taken away."""
+"""What became of a replica whose call was lost: killed by its work, or taken away; and a new pod for it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from offshelf.errors import Conflict, NotFound, OffshelfError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from offshelf.services.orchestrator.fleet.cluster_api import PodApi
     from offshelf.services.orchestrator.fleet.outlook import Patience
     from offshelf.services.orchestrator.fleet.pod_watch import PodWatch
-    from offshelf.services.orchestrator.fleet.pods import Pod
     from offshelf.services.orchestrator.fleet.replicas import Replica, Role
 
 _log = logging.getLogger(__name__)
@@ -27,6 +29,8 @@ class Losses:
 
     Parameters
     ----------
+    api
+        Deletes pods.
     watch
         The pods.
     release
@@ -39,11 +43,13 @@ class Losses:
 
     def __init__(
         self,
+        api: PodApi,
         watch: PodWatch,
         release: Callable[[Replica], None],
         patience: Patience,
         reachable: Callable[[str], Awaitable[bool]],
     ) -> None:
+        self._api = api
         self._watch = watch
         self._release = release
         self._patience = patience
@@ -51,6 +57,7 @@ class Losses:
         self._inquiries: dict[Replica, asyncio.Task[bool]] = {}
         self._probation: dict[Replica, asyncio.TimerHandle] = {}
         self._killed: set[str] = set()
+        self._cannot_renew = False
 
     def is_suspect(self, replica: Replica) -> bool:
         """Whether a replica should get no work for now."""
@@ -65,14 +72,29 @@ class Losses:
             inquiry.add_done_callback(lambda _: self._close(replica))
         return await asyncio.shield(inquiry)
 
-    def held_up(self, role: Role) -> list[Pod]:
-        """Find the pods of a role that were ended at their work, and that Kubernetes now makes wait.
+    async def renew(self, role: Role) -> None:
+        """Delete the pods of a role that their work ended and that Kubernetes makes wait: new ones start at once.
 
-        One that was ended before it had any is not among them: it cannot start, and a new one could not either.
+        A unit that ends its process does so a dozen times before the one image is found that does it, and by then a
+        container waits for five minutes. A pod that was ended before it had any work stays: it cannot start, and a new
+        one could not either. Each loss has one attempt; without the right to it, the pod waits.
         """
-        pods = self._watch.pods.values()
+        pods = list(self._watch.pods.values())
         self._killed &= {pod.replica.name for pod in pods}
-        return [pod for pod in pods if pod.role == role and pod.backing_off and pod.replica.name in self._killed]
+        held_up = [pod for pod in pods if pod.role == role and pod.backing_off and pod.replica.name in self._killed]
+        self._killed -= {pod.replica.name for pod in held_up}
+        for pod in held_up:
+            try:
+                await self._api.delete_pod(pod.name, pod.uid)
+            except (NotFound, Conflict):
+                continue  # it has gone by itself
+            except OffshelfError as error:
+                if not self._cannot_renew:
+                    _log.warning("a pod that crashes has to wait", extra={"pod": pod.name, "error": error.message})
+                self._cannot_renew = True
+            else:
+                _log.info("a pod that crashes is made anew", extra={"pod": pod.name})
+                self._cannot_renew = False
 
     def close(self) -> None:
         """Stop looking."""

@@ -38,8 +38,6 @@ class Patience:
     room: float = 10.0
     """Until what nobody holds goes, if a held role without a replica finds no room. Between its extraction and its
     scoring a run holds nothing for a moment."""
-    renewal: float = 10.0
-    """Until a Deployment that was scaled down is expected to have given up the pods that are to be made anew."""
     tick: float = 1.0
     """Between two looks at the roles that are held or about to be scaled to zero."""
     listing: float = 5.0

@@ -20,11 +20,14 @@ _DEPLOY = "make deploy OVERLAY=..."
 """What an installation was deployed from; which one, this process does not know."""
 
 _MAKE_SECRETS = "make secrets OVERLAY=..."
-"""What makes the Secrets of an installation that are missing."""
+"""What makes the Secrets of an installation that are missing, and lists those that only its operator can make."""
 
 _NOT_FOUND: Final = re.compile(r'secret "([^"]+)" not found')
-_NOT_SYNCED: Final = "failed to sync secret cache"
-"""What a node says of a missing Secret as long as it has not begun to watch it; which one, it does not say."""
+_NOT_SYNCED: Final = re.compile(r"failed to sync (secret|configmap) cache")
+"""What a node says of a missing Secret as long as it has not begun to watch it; which one, it does not say.
+
+It says the same, and nothing is missing, while it cannot reach the API.
+"""
 
 _VOLUME_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "configMap": ("name",),
@@ -167,8 +170,10 @@ def _of_container(container: Manifest, status: Manifest, pod: Manifest, name: st
     if known := _WAITING.get(reason):
         kind, line = known
         message = _short(waiting.get("message"))
-        if kind is Kind.CONFIGURATION and (missing := _missing_secret(message, pod)):
-            return Trouble(kind, f"{name}: {missing}; {_MAKE_SECRETS} makes it.", is_vague=_NOT_SYNCED in message)
+        if kind is Kind.CONFIGURATION:
+            kind = Kind.CREATION if _NOT_SYNCED.search(message) else kind  # the former may mend itself
+            if missing := _missing_secret(message, pod):
+                return Trouble(kind, f"{name}: {missing}; {_MAKE_SECRETS} makes it, or says what belongs in it.")
         line = line.format(name=name, image=container.get("image"), message=message)
         # Between two tries to pull an image there is no word of why the last one failed.
         return Trouble(kind, line, is_vague=reason == "ImagePullBackOff")
@@ -216,10 +221,11 @@ def _missing_secret(message: str, pod: Manifest) -> str:
     if found := _NOT_FOUND.search(message):
         return f"the secret {found[1]} is {where}"
     names = sorted(set(_environment_secrets(pod)))
-    if _NOT_SYNCED not in message or not names:
+    not_synced = _NOT_SYNCED.search(message)
+    if not_synced is None or not_synced[1] != "secret" or not names:
         return ""
     which = f"the secret {names[0]}" if len(names) == 1 else f"one of the secrets {', '.join(names)}"
-    return f"{which} is {where} ({message})"
+    return f"{which} may be {where} ({message})"
 
 
 def _environment_secrets(pod: Manifest) -> Iterator[str]:
@@ -247,7 +253,8 @@ def _slow_creation(name: str, pod: Manifest) -> str:
     if conditions.get(_SANDBOX) != "False" or not needs:
         causes.append("its image is still being pulled")
     if conditions.get(_SANDBOX) != "True" and needs:
-        makes = f"; {_MAKE_SECRETS} makes the secrets" if needs[-1][0] == "secret" else ""
+        has_secrets = needs[-1][0] == "secret"
+        makes = f"; {_MAKE_SECRETS} makes the secrets, or says what belongs in them" if has_secrets else ""
         causes.append(f"one of its volumes is missing ({', '.join(f'{kind} {what}' for kind, what in needs)}{makes})")
     look = f"kubectl describe pod -n {pod['metadata']['namespace']} {pod['metadata']['name']}"
     return f"{name}: its container takes long to be created: {', or '.join(causes)}; {look} says more."
