@@ -71,8 +71,8 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
         self, request_iterator: AsyncIterator[pb.CreateDatasetRequest], context: Context
     ) -> pb.CreateDatasetResponse:
         del context
-        card = await self._library.create(current_caller().name, _description(request_iterator))
-        name_target(card.digest)
+        described = _description(request_iterator)
+        card = await self._library.create(current_caller().name, described, on_digest=name_target)
         return pb.CreateDatasetResponse(dataset=_dataset(card))
 
     async def GetDataset(self, request: pb.GetDatasetRequest, context: Context) -> pb.GetDatasetResponse:

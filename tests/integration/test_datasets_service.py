@@ -26,6 +26,7 @@ from offshelf import (
 from offshelf.client.gateway import Gateway
 from offshelf.client.patience import Pauses
 from offshelf.client.uploading import upload
+from offshelf.datasets import Dataset as StoredDataset
 from offshelf.datasets import Item, source_uri
 from offshelf.digests import digest_of_bytes
 from offshelf.rpc.channel import open_channel
@@ -304,13 +305,20 @@ async def test_who_sends_slowly_costs_no_one_else(tmp_path: Path, photos: Path) 
 
 
 async def test_the_audit_log_names_what_a_stream_was_about(tmp_path: Path, photos: Path) -> None:
-    """An auditor finds how many images somebody sent, also where that failed, and which dataset was made of them."""
+    """An auditor finds how many images somebody sent and which dataset they wanted of them, also where that failed."""
+    items = [Item(f"{label}/1", label, "", digest_of_bytes(label.encode())) for label in ("cat", "dog")]
+    described = [pb.DatasetItem(path=it.path, label=it.label, image=bytes.fromhex(it.digest)) for it in items]
+    header = pb.CreateDatasetRequest(header=pb.DatasetHeader(name="pets"))
     async with serving(tmp_path, quota_images=21) as (service, address):
         made = await asyncio.to_thread(send, address, photos)
         async with open_channel(address, token=TOKEN) as channel:
             stub: DatasetServiceAsyncStub = DatasetServiceStub(channel)
             with pytest.raises(QuotaExceeded):
                 await stub.UploadImages(iter([piece(b"one"), piece(b"two")]))
+            with pytest.raises(Conflict):
+                await stub.CreateDataset(
+                    iter([header, pb.CreateDatasetRequest(items=pb.DatasetItems(items=described))])
+                )
     lines = [
         json.loads(line) for info in service.store.list("audit/") for line in service.store.get(info.key).splitlines()
     ]
@@ -321,6 +329,7 @@ async def test_the_audit_log_names_what_a_stream_was_about(tmp_path: Path, photo
         "images: 2",
     }
     assert ("owner", "CreateDataset", made.digest, "OK") in found
+    assert ("owner", "CreateDataset", StoredDataset.of(items).digest, "FAILED_PRECONDITION") in found
 
 
 async def test_a_connection_that_is_cut_leaves_nothing_behind(tmp_path: Path) -> None:

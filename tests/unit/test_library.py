@@ -11,7 +11,15 @@ import pytest
 from offshelf.datasets import Dataset, Item, write_dataset
 from offshelf.datasets.cards import DatasetCard, read_card, write_card
 from offshelf.digests import digest_of_bytes
-from offshelf.errors import Conflict, InvalidDataset, NotFound, QuotaExceeded, ResourceExhausted, Unavailable
+from offshelf.errors import (
+    Conflict,
+    InvalidDataset,
+    NotFound,
+    QuotaExceeded,
+    ResourceExhausted,
+    StoreUnavailable,
+    Unavailable,
+)
 from offshelf.services.orchestrator.holdings.desk import Desk
 from offshelf.services.orchestrator.holdings.draft import MOST_CLASS_BYTES, MOST_TEXT_BYTES, Draft
 from offshelf.services.orchestrator.holdings.incoming import Piece
@@ -47,13 +55,16 @@ class Removing:
         self.begun = threading.Event()
         self.may_end = threading.Event()
         self.calls: list[tuple[object, ...]] = []
+        self.failure: Exception | None = None
 
     def delete(self, store: ObjectStore, digest: str, *, dry_run: bool, in_use: frozenset[str]) -> Removal:
         """Delete a dataset's manifest and card."""
         self.calls.append((digest, dry_run, in_use))
         if not dry_run:
             self.begun.set()
-            self.may_end.wait()
+            self.may_end.wait(10)  # or a failure of a test hangs
+            if self.failure is not None:
+                raise self.failure
             store.delete(keys.dataset_card(digest))
             store.delete(keys.dataset(digest))
         return Removal(datasets=1)
@@ -62,6 +73,9 @@ class Removing:
         """Collect nothing."""
         del store
         self.calls.append((days, dry_run, in_use))
+        if not dry_run:
+            self.begun.set()
+            self.may_end.wait(10)
         return Removal()
 
 
@@ -326,6 +340,66 @@ async def test_a_user_describes_few_datasets_at_a_time(desk: Desk) -> None:
     for call in calls:
         with pytest.raises(Unavailable):
             await call
+
+
+async def test_who_leaves_keeps_a_place_until_the_end(desk: Desk, removing: Removing) -> None:
+    """A description whose client has left is made to its end, and counts for its user until then: it takes memory."""
+    library = desk.library
+    await uploaded(desk, b"1", b"2", b"3")
+    made = await create(library, b"1", b"2")
+    deleting = asyncio.create_task(library.delete(made.digest, dry_run=False))
+    await asyncio.to_thread(removing.begun.wait)
+    digests: list[str] = []
+    for _ in range(2):
+        known = asyncio.Event()
+
+        def note(digest: str, known: asyncio.Event = known) -> None:
+            digests.append(digest)
+            known.set()
+
+        making = asyncio.create_task(library.create("ada", described("pets", items(b"1", b"3")), on_digest=note))
+        await known.wait()
+        making.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await making
+    with pytest.raises(ResourceExhausted, match="2 descriptions of datasets of yours"):
+        await create(library, b"1", b"3")
+    removing.may_end.set()
+    await deleting
+    while not (await library.list(limit=9, token=""))[0]:
+        pass
+    assert (await create(library, b"1", b"3")).digest in digests
+
+
+async def test_what_fails_after_its_caller_has_left_is_logged(
+    desk: Desk, removing: Removing, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever runs a server finds in its log that a deletion has failed which nobody waited for."""
+    deleting = asyncio.create_task(desk.library.delete("f" * 64, dry_run=False))
+    await asyncio.to_thread(removing.begun.wait)
+    deleting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await deleting
+    removing.failure = StoreUnavailable("The store is away.")
+    removing.may_end.set()
+    await desk.library.undisturbed()
+    await asyncio.sleep(0)
+    (record,) = caplog.records
+    assert vars(record)["change"] == f"delete dataset {'f' * 64}"
+    assert vars(record)["reason"] == "The store is away."
+
+
+async def test_garbage_counts_no_longer_though_its_collector_has_left(desk: Desk, removing: Removing) -> None:
+    """What was uploaded for nothing is forgotten when it has gone, also if nobody waited for that."""
+    await uploaded(desk, b"1", b"2", b"3", b"4", b"5")
+    collecting = asyncio.create_task(desk.library.collect_garbage(days=0, dry_run=False))
+    await asyncio.to_thread(removing.begun.wait)
+    collecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await collecting
+    removing.may_end.set()
+    await desk.library.undisturbed()
+    await uploaded(desk, b"6")
 
 
 def test_a_description_has_its_limits() -> None:

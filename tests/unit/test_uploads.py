@@ -23,7 +23,7 @@ from offshelf.services.orchestrator.holdings.incoming import MEMORY_BYTES, MOST_
 from offshelf.services.orchestrator.holdings.quotas import Quotas
 from offshelf.services.orchestrator.holdings.shelf import ImageShelf
 from offshelf.services.orchestrator.holdings.spool import SpoolRoom
-from offshelf.services.orchestrator.holdings.uploads import Uploads
+from offshelf.services.orchestrator.holdings.uploads import LEAST_BYTES, Uploads
 from offshelf.store import keys
 from tests.unit.fakes import MemoryStore
 
@@ -243,8 +243,25 @@ async def test_a_client_that_sends_a_byte_at_a_time_is_left() -> None:
             yield [crumb]
             await asyncio.sleep(0.01)
 
-    with pytest.raises(DeadlineExceeded, match=r"Hardly anything came .* is kept"):
+    with pytest.raises(DeadlineExceeded, match=r"Too little came .* is kept"):
         await reception.uploads.receive("ada", dripping())
+    assert reception.has(PHOTO)
+
+
+async def test_who_takes_much_room_has_to_hurry() -> None:
+    """A large image that comes at a pace which would take hours is ended, and its room is free for those of others."""
+    reception = Reception(idle=0.1, room=SpoolRoom(len(LARGE)))
+
+    async def slow() -> AsyncIterator[Sequence[Piece]]:
+        yield [whole(PHOTO)]
+        for number, piece in enumerate(pieces(LARGE, LEAST_BYTES)):
+            yield [piece]
+            if number < 9:
+                await asyncio.sleep(0.06)
+
+    with pytest.raises(DeadlineExceeded, match=r"Too little came .* is kept"):
+        await reception.uploads.receive("ada", slow())
+    assert await reception.send(*([piece] for piece in pieces(LARGE)), user="bob") == (1, {})
     assert reception.has(PHOTO)
 
 

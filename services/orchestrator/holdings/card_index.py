@@ -38,7 +38,7 @@ class CardIndex:
     async def refresh(self) -> None:
         """Read the cards that are new, and forget those that are gone."""
         async with self._refreshing:
-            known = set(self._cards)  # what is put in while the store is asked may be missing in its answer
+            known = self._cards.keys() | self._unusable  # what is put in from here on may be missing in the answer
             present = await self._threads.run(self._list)
             for digest in known - present:
                 self.discard(digest)
@@ -47,7 +47,8 @@ class CardIndex:
                 self._threads.run(self._read, new[first::_READERS]) for first in range(min(_READERS, len(new)))
             )
             for card in (card for cards in found for card in cards):
-                self.put(card)
+                if card.digest not in self._cards:  # else it was put in meanwhile, and what was read may be older
+                    self.put(card)
 
     def newest_first(self) -> list[DatasetCard]:
         """List the cards."""
@@ -71,6 +72,7 @@ class CardIndex:
     def discard(self, digest: str) -> None:
         """Forget a card that has just been deleted."""
         self._cards.pop(digest, None)
+        self._unusable.discard(digest)
         self._totals = None
 
     def _list(self, *, stop: threading.Event) -> set[str]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
-from offshelf.errors import Conflict
+from offshelf.errors import Conflict, OffshelfError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class Changes:
@@ -30,6 +35,18 @@ class Changes:
         self.dataset_deleted = ""
         """Digest of the dataset that is being deleted; empty if none is."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._going_on: set[asyncio.Task[Any]] = set()
+
+    async def to_its_end(self, change: Coroutine[Any, Any, T], *, name: str) -> T:
+        """Carry out a change to its end, also if its caller leaves meanwhile; the log then says if it has failed."""
+        task = asyncio.create_task(change, name=name)
+        self._going_on.add(task)
+        task.add_done_callback(self._going_on.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_log_failure)
+            raise
 
     @asynccontextmanager
     async def making(self) -> AsyncIterator[None]:
@@ -82,3 +99,12 @@ class Changes:
             for key in (f"user {user}", f"dataset {digest}"):
                 await held.enter_async_context(self._locks.setdefault(key, asyncio.Lock()))
             yield
+
+
+def _log_failure(change: asyncio.Task[Any]) -> None:
+    error = None if change.cancelled() else change.exception()
+    if isinstance(error, OffshelfError):
+        extra = {"change": change.get_name(), "reason": error.message}
+        _log.warning("change failed after its caller had left", extra=extra)
+    elif error is not None:
+        _log.error("change failed by a defect", extra={"change": change.get_name()}, exc_info=error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from offshelf.errors import DeadlineExceeded, Unavailable
 from offshelf.services.orchestrator.concurrency import outlast
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 IDLE_SECONDS = 60.0
-"""How long a client may send nothing, or hardly anything, before its call is ended."""
+"""How long a client may send nothing, or too little, before its call is ended."""
 
 
 class Hearing:
@@ -35,7 +35,7 @@ class Hearing:
         self._closing.set()
 
     async def of(
-        self, messages: AsyncIterator[T], brings: Callable[[T], int], *, least: int = 1
+        self, messages: AsyncIterator[T], brings: Callable[[T], int], *, least: Callable[[], int]
     ) -> AsyncGenerator[T, None]:
         """Yield what a client sends.
 
@@ -46,7 +46,9 @@ class Hearing:
         brings
             Says how much a message brings; 0 if it only keeps the stream open.
         least
-            So much has to come in time. Who sends a byte now and then would else keep a place for days.
+            Says how much has to come in time. Who sends a byte now and then would else keep a place for days. Asked
+            before and after each message, of which the lesser counts: what begins or ends something that calls for
+            more has its time before or behind it.
 
         Raises
         ------
@@ -69,7 +71,7 @@ class Hearing:
                 if self._closing.is_set():
                     raise Unavailable("This server is stopping. What it has is kept: send the rest when it is back.")
                 if not coming.done():
-                    little = "Hardly anything" if brought else "Nothing"
+                    little = "Too little" if brought else "Nothing"
                     raise DeadlineExceeded(
                         f"{little} came for {self._idle_seconds:g} seconds, so the upload was ended. What came before "
                         "is kept: send the rest."
@@ -78,14 +80,14 @@ class Hearing:
                     message = coming.result()
                 except StopAsyncIteration:
                     return
-                came = loop.time()
+                came, needed = loop.time(), least()
                 yield message
                 deadline += loop.time() - came
                 brought += brings(message)
-                if brought >= least:
+                if brought >= min(needed, least()):
                     deadline, brought = loop.time() + self._idle_seconds, 0
         finally:
-            waiting = [future for future in (coming, closing) if future is not None]
+            waiting: list[asyncio.Future[Any]] = [future for future in (coming, closing) if future is not None]
             for future in waiting:
                 future.cancel()
             await outlast(waiting)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -21,7 +20,7 @@ from offshelf.store.patience import waits_end_with
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
     from offshelf.datasets import Dataset, Item
     from offshelf.services.orchestrator.holdings.card_index import CardIndex
@@ -94,7 +93,6 @@ class Library:
         self._hearing = hearing
         self._drafts = Admission(most=MOST_DRAFTS, most_of_user=MOST_DRAFTS_OF_USER, what="descriptions of datasets")
         self._changes = Changes()
-        self._going_on: set[asyncio.Task[Any]] = set()
 
     @property
     def deleting(self) -> str:
@@ -112,7 +110,13 @@ class Library:
         """
         return await self._shelf.missing(user, digests)
 
-    async def create(self, user: str, messages: AsyncIterator[str | Sequence[Item]]) -> DatasetCard:
+    async def create(
+        self,
+        user: str,
+        messages: AsyncIterator[str | Sequence[Item]],
+        *,
+        on_digest: Callable[[str], None] = lambda _: None,
+    ) -> DatasetCard:
         """Make a dataset of uploaded images.
 
         Parameters
@@ -121,6 +125,8 @@ class Library:
             Whose it is.
         messages
             The dataset's name, then its items in any number of messages.
+        on_digest
+            Called with the dataset's digest once it is known, whatever becomes of the dataset.
 
         Raises
         ------
@@ -135,18 +141,19 @@ class Library:
         Unavailable
             If the store cannot be reached, or this server is stopping.
         """
-        with self._drafts.admitted(user):
+        with ExitStack() as place:
+            place.enter_context(self._drafts.admitted(user))
             draft = Draft()
-            async with aclosing(self._hearing.of(messages, _items, least=LEAST_ITEMS)) as heard:
+            async with aclosing(self._hearing.of(messages, _items, least=lambda: LEAST_ITEMS)) as heard:
                 async for message in heard:
                     if isinstance(message, str):
                         draft.begin(message)
                     else:
                         draft.add(message)
             dataset = await self._threads.run(draft.finish)
-            if self._quotas.limited:
-                await self._cards.refresh()
-            return await self._to_its_end(self._create(user, draft.name, dataset))
+            on_digest(dataset.digest)
+            creation = self._create(user, draft.name, dataset, place=place.pop_all())
+            return await self._changes.to_its_end(creation, name=f"create dataset {dataset.digest}")
 
     async def get(self, digest: str) -> DatasetCard:
         """Find a dataset. Raises `NotFound`, and `DataLoss` if its card cannot be read."""
@@ -182,10 +189,10 @@ class Library:
         if not is_digest(digest):
             raise _no_dataset(digest)
         remove = partial(self._delete, self._store, digest, dry_run=dry_run)
-        removal = await self._remove(remove, dry_run=dry_run, dataset=digest)
-        if not dry_run:
-            self._cards.discard(digest)
-        return removal
+        if dry_run:
+            return await self._plan(remove)
+        removal = self._remove(remove, partial(self._cards.discard, digest), dataset=digest)
+        return await self._changes.to_its_end(removal, name=f"delete dataset {digest}")
 
     async def collect_garbage(self, *, days: int, dry_run: bool) -> Removal:
         """Delete what nothing needs any more and is older than some days; 0 means seven.
@@ -198,21 +205,25 @@ class Library:
             If something else is being deleted.
         """
         remove = partial(self._collect, self._store, days=days, dry_run=dry_run)
-        removal = await self._remove(remove, dry_run=dry_run)
-        if not dry_run:
-            self._quotas.forget()
-        return removal
+        if dry_run:
+            return await self._plan(remove)
+        removal = self._remove(remove, self._quotas.forget)
+        return await self._changes.to_its_end(removal, name="collect garbage")
 
-    async def _create(self, user: str, name: str, dataset: Dataset) -> DatasetCard:
-        async with self._changes.making():
-            sizes = await self._shelf.sizes({item.digest for item in dataset.items})
-            missing = {item.digest for item in dataset.items} - sizes.keys()
-            if missing:
-                raise Conflict(
-                    f"{len(missing)} of the dataset's images are not in the store: upload them, then try again."
-                )
-            async with self._changes.writing(user, dataset.digest):
-                return await self._write(user, name, dataset, sizes)
+    async def _create(self, user: str, name: str, dataset: Dataset, *, place: ExitStack) -> DatasetCard:
+        # The description stays in memory for as long as this goes on, so its place is kept though its caller may leave.
+        with place:
+            if self._quotas.limited:
+                await self._cards.refresh()
+            async with self._changes.making():
+                sizes = await self._shelf.sizes({item.digest for item in dataset.items})
+                missing = {item.digest for item in dataset.items} - sizes.keys()
+                if missing:
+                    raise Conflict(
+                        f"{len(missing)} of the dataset's images are not in the store: upload them, then try again."
+                    )
+                async with self._changes.writing(user, dataset.digest):
+                    return await self._write(user, name, dataset, sizes)
 
     async def _write(self, user: str, name: str, dataset: Dataset, sizes: dict[str, int]) -> DatasetCard:
         before = await self._found(dataset.digest)
@@ -245,22 +256,15 @@ class Library:
         except (NotFound, DataLoss):
             return None
 
-    async def _remove(self, remove: Callable[..., Removal], *, dry_run: bool, dataset: str = "") -> Removal:
-        if not dry_run:
-            return await self._to_its_end(self._remove_alone(remove, dataset))
+    async def _plan(self, remove: Callable[..., Removal]) -> Removal:
         self._changes.check_nothing_is_deleted()
         return await self._threads.run(partial(_quietly, remove), in_use=self._in_use())
 
-    async def _remove_alone(self, remove: Callable[..., Removal], dataset: str) -> Removal:
+    async def _remove(self, remove: Callable[..., Removal], note: Callable[[], None], *, dataset: str = "") -> Removal:
         async with self._changes.deleting(dataset):
-            return await self._threads.run(partial(_quietly, remove), in_use=self._in_use())
-
-    async def _to_its_end(self, change: Coroutine[Any, Any, T]) -> T:
-        """Carry out a change to its end, also if its caller leaves meanwhile."""
-        task = asyncio.create_task(change)
-        self._going_on.add(task)
-        task.add_done_callback(self._going_on.discard)
-        return await asyncio.shield(task)
+            removal = await self._threads.run(partial(_quietly, remove), in_use=self._in_use())
+            note()
+            return removal
 
 
 def _items(message: str | Sequence[Item]) -> int:

@@ -90,6 +90,8 @@ class _Room:
         self._returned = asyncio.Event()
 
     async def take(self, size: int) -> None:
+        # Who wants much would starve if others that want little went ahead. Each waits here for as long as `SpoolRoom`
+        # says and no longer, so nobody stands in the way for more than that.
         async with self._turn:
             while self._free < size:
                 self._returned.clear()

@@ -37,6 +37,9 @@ MOST_UPLOADS_OF_USER = 8
 LEAST_BYTES = 64 * 1024
 """So much has to come in the time that a client may be silent; what a link brings that serves for uploads is more."""
 
+LONGEST_SPOOLED = 15
+"""Times as long may pass until an image has come that takes room on the disk: others wait for that room."""
+
 _UNDER_WAY = 8
 """Images of one call that are being written at a time; the next message is read when there is room."""
 
@@ -100,7 +103,7 @@ class Uploads:
             allowance = await self._quotas.allowance(user)
             reception = _Reception(self._store, self._threads, allowance, partial(self._room.take, user))
             try:
-                async with aclosing(self._hearing.of(messages, _bytes, least=LEAST_BYTES)) as heard:
+                async with aclosing(self._hearing.of(messages, _bytes, least=reception.least)) as heard:
                     async for pieces in heard:
                         await reception.take(pieces)
                 return await reception.outcome()
@@ -124,6 +127,11 @@ class _Reception:
         self._writing: set[asyncio.Task[None]] = set()
         self._settling: set[str] = set()
         self._failure: BaseException | None = None
+
+    def least(self) -> int:
+        """Say how much has to come in the time that the client may be silent."""
+        spooled = self._current.size if self._current is not None and self._current.large else 0
+        return max(LEAST_BYTES, spooled // LONGEST_SPOOLED)
 
     async def take(self, pieces: Sequence[Piece]) -> None:
         if _bytes(pieces) > PIECE_BYTES:

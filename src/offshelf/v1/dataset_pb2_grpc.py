@@ -90,11 +90,11 @@ class DatasetServiceServicer:
         FindMissingImages and send the rest.
 
         An image whose bytes are not what its name says is refused and named in the answer; the others are stored. A call
-        that sends less than 64 KiB in a minute is ended.
+        that sends less than 64 KiB in a minute, or of an image beyond 1 MiB less than a fifteenth, is ended.
 
         Errors:
         INVALID_ARGUMENT     parts out of order, larger than 1 MiB, or of an image larger than the limit.
-        DEADLINE_EXCEEDED    less than 64 KiB came in a minute.
+        DEADLINE_EXCEEDED    too little came in a minute.
         RESOURCE_EXHAUSTED   the store is full, the caller's quota is used up, or too many uploads run at once.
         UNAVAILABLE          the store cannot be reached, or this server is draining.
         """
@@ -104,12 +104,14 @@ class DatasetServiceServicer:
 
     def CreateDataset(self, request_iterator, context):
         """Makes a dataset of uploaded images. The header comes first, then the items in any order. The same items make the
-        same dataset, however often.
+        same dataset, however often. A call that sends less than 1,000 items in a minute is ended. One that ends when all
+        items have come makes its dataset nevertheless.
 
         Errors:
         INVALID_ARGUMENT     no header, no items, a path that is there twice or leaves the dataset, fewer than two classes.
         FAILED_PRECONDITION  images are missing; the message says how many. Upload them and try again.
-        RESOURCE_EXHAUSTED   the store is full, or the caller's quota is used up.
+        DEADLINE_EXCEEDED    too little came in a minute.
+        RESOURCE_EXHAUSTED   the store is full, the caller's quota is used up, or too many datasets are described at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
