@@ -133,6 +133,7 @@ class OrchestratorService:
     async def close(self) -> None:
         """Give everything back, the right to the store last."""
         self._store.close()  # nobody waits any longer for one that is away
+        await self._orchestrator.close()
         await self._offload.close()
         await self._tenure.end()
 

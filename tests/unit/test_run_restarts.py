@@ -67,6 +67,24 @@ async def test_an_interrupted_run_is_taken_up_when_asked_for(pets: str) -> None:
     ]
 
 
+async def test_a_server_that_is_hurried_leaves_its_runs_to_the_next(pets: str) -> None:
+    """Work that a server in a hurry had no time to stop in order goes on nowhere, until the next server takes it up."""
+    store, ended = MemoryStore(), asyncio.Event()
+
+    async def work(journal: Journal) -> None:
+        try:
+            await for_ever(journal)
+        finally:
+            ended.set()
+
+    runs = orchestrator(store, work=work)
+    run, _ = await create(runs, pets)
+    await until(lambda: run.state is RunState.RUNNING)
+    await runs.close()
+    assert ended.is_set()
+    assert kinds(store, run.run_id) == [runlog.CREATED, runlog.DATASET_READ]
+
+
 async def test_unfinished_runs_are_taken_up_by_a_new_server(pets: str) -> None:
     """After the orchestrator's pod was killed, the next one goes on with its runs without being asked."""
     store = MemoryStore()

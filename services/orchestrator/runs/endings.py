@@ -49,11 +49,15 @@ class LateEndings:
 
     async def close(self) -> None:
         """Try once more, then give up: whoever reads the log next takes these runs for unfinished."""
+        await self.abandon()
+        await self._write_each()
+
+    async def abandon(self) -> None:
+        """Give up."""
         self._closed = True
         if self._work is not None:
             self._work.cancel()
             await asyncio.wait([self._work])
-        await self._write_each()
 
     async def _write_all(self) -> None:
         failures = 0

@@ -93,6 +93,15 @@ class OngoingRuns:
             if isinstance(outcome, Exception):
                 _log.error("the end of a run could not be written", extra={"run_id": run_id}, exc_info=outcome)
 
+    async def abandon(self) -> None:
+        """Leave all work as it is, as when this process is killed: nothing more is begun, nor written."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._late.abandon()
+
     async def _work(self, journal: Journal, *, taken_over: bool) -> None:
         if taken_over:
             try:

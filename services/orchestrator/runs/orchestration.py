@@ -211,6 +211,11 @@ class Orchestrator:
         for journal in self._roll.unfinished():
             journal.status.touch()
 
+    async def close(self) -> None:
+        """Leave what `drain` had no time for: the next orchestrator takes that up, too."""
+        self._draining = True
+        await self._ongoing.abandon()
+
     async def _change(self, change: Coroutine[Any, Any, T]) -> T:
         """Carry out a change of the runs: one at a time, and to its end, also if its caller leaves meanwhile."""
 
