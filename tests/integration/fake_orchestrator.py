@@ -150,6 +150,7 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             fail(context, Conflict(f"Run {run.id} has succeeded already."))
         if not self.stubborn:
             self.cancelled.set()
+            self._finish(run)
         return pb.CancelRunResponse(run=run)
 
     def ReadArtifact(  # noqa: N802

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
 from offshelf.cli.options import LeaveAtOnce
 from offshelf.cli.progress import display_on, say
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from offshelf.client import Run
+
+
+_POLL_SECONDS: Final = 0.25
 
 
 def follow(run: Run, console: Console) -> None:
@@ -38,8 +42,10 @@ def _stop(run: Run, console: Console) -> None:
     try:
         say(console, "Asking the run to stop (Ctrl-C again leaves at once) ...")
         run.cancel()
-        for _ in run.updates():
-            pass
+        # Asked again and again, not watched: an interruption can come at a moment after which gRPC hears no streams on
+        # this connection any more.
+        while not run.refresh().state.at_rest:
+            time.sleep(_POLL_SECONDS)
     except (Conflict, Unavailable):
         pass  # it has just ended, or its server has: there is nothing left to stop
     except KeyboardInterrupt:
