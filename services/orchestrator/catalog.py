@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from offshelf.errors import UnknownName
-from offshelf.extraction import registry, weights
+from offshelf.extraction import registry
+from offshelf.extraction.spec import fingerprint
+from offshelf.extraction.weights.finding import availability
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from offshelf.extraction.registry import ExtractorSpec
+    from offshelf.extraction.spec import ExtractorSpec
     from offshelf.store import ObjectStore
 
 
@@ -31,16 +32,13 @@ class ExtractorCatalog:
         return tuple(self.extractors)
 
     def find(self, name: str) -> ExtractorSpec:
-        """Look an extractor up. Raises `UnknownName` with the nearest match."""
-        try:
-            return self.extractors[name]
-        except KeyError:
-            raise UnknownName.among("extractor", name, self.extractors) from None
+        """Look an extractor up; see `registry.find`."""
+        return registry.find(name, self.extractors)
 
     def fingerprint(self, name: str) -> str:
         """Digest of everything that decides an extractor's vectors."""
-        return registry.fingerprint(self.find(name))
+        return fingerprint(self.find(name))
 
     def availability(self, name: str) -> str:
         """Return nothing if the extractor can be used here, else why not and what to do, in one line."""
-        return weights.availability(self.find(name), self.weights, self.fetch, store=self.store)
+        return availability(self.find(name), self.weights, self.fetch, store=self.store)

@@ -8,11 +8,12 @@ from offshelf.errors import Conflict, DataLoss, InvalidInput, NotFound
 from offshelf.extraction import registry
 from offshelf.extraction.pipeline import Extraction
 from offshelf.extraction.runtime import load_openvino
+from offshelf.extraction.spec import fingerprint as fingerprint_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from offshelf.extraction.registry import ExtractorSpec
+    from offshelf.extraction.spec import ExtractorSpec
     from offshelf.settings import Settings
     from offshelf.store import ObjectStore
 
@@ -54,13 +55,13 @@ class InstalledExtractors:
         Conflict
             If there is none of this name or fingerprint here, or its weights cannot be had.
         """
-        spec = self._extractors.get(name)
+        spec = registry.lookup(name, self._extractors)
         if spec is None:
             raise Conflict(
                 f"The model needs the extractor {name!r}, which this version of Offshelf does not have. "
                 "Install the version that made the model (its card names it)."
             )
-        here = registry.fingerprint(spec)
+        here = fingerprint_of(spec)
         if here != fingerprint:
             raise Conflict(
                 f"The model was made with another version of {name} ({fingerprint[:12]}; here is {here[:12]}), so its "

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from offshelf.estimators.registry import CLASSIFIERS
-from offshelf.extraction.registry import EXTRACTORS
+from offshelf.extraction import registry
 from offshelf.measures import MEASURES
 from offshelf.runs import Combination
 from offshelf.services.stats import wording
@@ -156,7 +156,7 @@ class Page:
     @property
     def glossary(self) -> tuple[tuple[str, str], ...]:
         """The extractors and classifiers of this report, each with what it does in plain words."""
-        extractors = [(name, EXTRACTORS[name].description) for name in self.extractors if name in EXTRACTORS]
+        extractors = [(name, spec.description) for name in self.extractors if (spec := registry.lookup(name))]
         classifiers = [(name, CLASSIFIERS[name].description) for name in self.classifiers if name in CLASSIFIERS]
         return (*extractors, *classifiers)
 

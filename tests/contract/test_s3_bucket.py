@@ -12,8 +12,9 @@ from minio import Minio
 
 from offshelf.datasets import ImageUnread, open_source, scan
 from offshelf.errors import DataLoss, NotFound, StoreDenied
-from offshelf.extraction.registry import Network
-from offshelf.extraction.weights import availability, parse_arrays, read_weights
+from offshelf.extraction.spec import Network
+from offshelf.extraction.weights.arrays import parse_arrays
+from offshelf.extraction.weights.finding import availability, read_weights
 from offshelf.store import open_bucket, open_store
 from tests.contract.conftest import own_prefix
 from tests.integration.rclone_s3 import ACCESS_KEY, SECRET_KEY
@@ -138,7 +139,7 @@ def test_weights_come_from_a_mirror(s3_server: S3Server, name: str, tmp_path: Pa
     assert "has no such file" in availability(spec, f"{address}?endpoint=http://{s3_server.address}")
     mirror.put(f"weights/{FILE}", (tmp_path / FILE).read_bytes())
     assert availability(spec, address) == ""
-    assert parse_arrays(read_weights(spec, address), spec.method.weights).keys() == arrays.keys()
+    assert parse_arrays(read_weights(spec, address)[1], spec.method.weights).keys() == arrays.keys()
     mirror.put(f"weights/{FILE}", b"something else")
     with pytest.raises(DataLoss, match="is not the file it should be"):
         read_weights(spec, address)

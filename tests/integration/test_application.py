@@ -9,7 +9,8 @@ import pytest
 
 from offshelf import Client, PermissionDenied, QuotaExceeded, ResourceExhausted
 from offshelf.datasets import open_source, scan, write_dataset
-from offshelf.extraction.registry import EXTRACTORS, fingerprint
+from offshelf.extraction.registry import EXTRACTORS
+from offshelf.extraction.spec import fingerprint
 from offshelf.features import read_segment
 from offshelf.images import ImageStatus
 from offshelf.rpc.auth import read_token

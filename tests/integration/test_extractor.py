@@ -20,7 +20,8 @@ from PIL import Image
 from offshelf.datasets import open_source, scan, source_uri, write_dataset
 from offshelf.errors import Conflict, InvalidInput, NotFound, PermissionDenied
 from offshelf.extraction.pipeline import Extraction
-from offshelf.extraction.registry import EXTRACTORS, Network, fingerprint
+from offshelf.extraction.registry import EXTRACTORS
+from offshelf.extraction.spec import Network, fingerprint
 from offshelf.features import read_segment
 from offshelf.images import ImageStatus
 from offshelf.rpc.channel import open_sync_channel

@@ -20,7 +20,8 @@ from offshelf import errors, models
 from offshelf.digests import digest_of, digest_of_bytes
 from offshelf.estimators import building, persistence
 from offshelf.extraction.pipeline import Extraction
-from offshelf.extraction.registry import find, fingerprint
+from offshelf.extraction.registry import find
+from offshelf.extraction.spec import fingerprint
 from offshelf.rpc.channel import open_sync_channel
 from offshelf.store import open_store
 from offshelf.v1 import predictor_pb2 as pb

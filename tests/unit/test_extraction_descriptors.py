@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from offshelf.extraction import descriptors
-from offshelf.extraction.registry import EXTRACTORS, Descriptor
+from offshelf.extraction.decoding import function_of
+from offshelf.extraction.descriptors.pixels import bounded, grey
+from offshelf.extraction.registry import EXTRACTORS
+from offshelf.extraction.spec import Descriptor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,7 +20,7 @@ def describe(name: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Compute a registered descriptor."""
     method = EXTRACTORS[name].method
     assert isinstance(method, Descriptor)
-    vector: NDArray[np.float32] = getattr(descriptors, method.function)(pixels, **method.parameters)
+    vector: NDArray[np.float32] = function_of(method.function)(pixels, **method.parameters)
     return vector
 
 
@@ -58,14 +60,14 @@ def test_large_images_cost_no_more(name: str) -> None:
     """An image beyond four megapixels is described by its shrunk self."""
     small = photo(2000, 2000)
     large = small.repeat(2, axis=0).repeat(2, axis=1)
-    assert np.array_equal(descriptors.bounded(large), small)
+    assert np.array_equal(bounded(large), small)
     assert np.array_equal(describe(name, large), describe(name, small))
 
 
 @pytest.mark.parametrize("shape", [(3000, 2000), (1, 5_000_000), (5_000_000, 1), (7, 900_001), (2000, 2000)])
 def test_the_bound_holds_for_every_shape(shape: tuple[int, int]) -> None:
     """Shrinking ends at four megapixels, keeps the proportions where it can, and leaves small images alone."""
-    height, width = descriptors.bounded(np.zeros((*shape, 3), np.uint8)).shape[:2]
+    height, width = bounded(np.zeros((*shape, 3), np.uint8)).shape[:2]
     assert min(height, width) >= 1
     assert height * width <= 4_000_000
     assert height * width > 3_900_000 or min(shape) < 10
@@ -109,14 +111,14 @@ def test_histograms_count_pixels_and_have_length_one() -> None:
 def test_grey_is_opencvs() -> None:
     """Texture and shape see the grey picture that OpenCV would make."""
     pixels = np.array([[(255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255), (10, 20, 30)]], np.uint8)
-    assert descriptors.grey(pixels).tolist() == [[255, 76, 150, 29, 18]]
+    assert grey(pixels).tolist() == [[255, 76, 150, 29, 18]]
 
 
 def test_haralick_agrees_with_mahotas() -> None:
     """Haralick's features are those of mahotas as FrImCla uses it."""
     import mahotas
 
-    expected = mahotas.features.haralick(descriptors.grey(photo())).mean(axis=0)
+    expected = mahotas.features.haralick(grey(photo())).mean(axis=0)
     assert describe("haralick", photo()) == pytest.approx(expected, rel=1e-6)
 
 

@@ -16,8 +16,8 @@ from offshelf.digests import digest_of_bytes
 from offshelf.errors import DataLoss, NotFound
 from offshelf.extraction.conversion import ConvertedNetwork, convert, network_of
 from offshelf.extraction.engine import Engine
-from offshelf.extraction.registry import CONVERTER_VERSION, Network, fingerprint
-from offshelf.extraction.weights import arrays_digest
+from offshelf.extraction.spec import CONVERTER_VERSION, Network, fingerprint
+from offshelf.extraction.weights.arrays import arrays_digest
 from offshelf.store import keys
 from tests.unit.fakes import MemoryStore
 from tests.unit.tiny_network import CLASSES, FEATURES, FILE, SIZE, random_arrays, tiny_spec
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from offshelf.extraction.registry import ExtractorSpec, Output
+    from offshelf.extraction.spec import ExtractorSpec
 
 MEAN_BGR = (104.0, 117.0, 123.0)
 
@@ -99,6 +99,12 @@ class PlainGoogLeNet:
         return result
 
 
+def converted(spec: ExtractorSpec, folder: Path) -> ConvertedNetwork:
+    """Convert the network from the file in the folder."""
+    assert isinstance(spec.method, Network)
+    return convert(spec, spec.method.weights.files[0], (folder / FILE).read_bytes())
+
+
 def noise(seed: int) -> NDArray[np.uint8]:
     """Make an image of the network's size."""
     return np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
@@ -119,7 +125,7 @@ def spec(folder: Path) -> ExtractorSpec:
 @pytest.fixture(scope="module")
 def network(spec: ExtractorSpec, folder: Path) -> ConvertedNetwork:
     """Convert the tiny GoogLeNet."""
-    return convert(spec, (folder / FILE).read_bytes())
+    return converted(spec, folder)
 
 
 def test_googlenet_is_the_published_one(network: ConvertedNetwork) -> None:
@@ -134,10 +140,10 @@ def test_googlenet_is_the_published_one(network: ConvertedNetwork) -> None:
 
 
 @pytest.mark.parametrize("output", ["classes", "flatten"])
-def test_other_outputs_are_the_published_ones(tmp_path: Path, output: Output) -> None:
+def test_other_outputs_are_the_published_ones(tmp_path: Path, output: str) -> None:
     """The class probabilities and all feature maps (by row, column, channel, as in Keras) can be had as well."""
     spec = tiny_spec(tmp_path, random_arrays(), output=output)
-    vector = Engine(convert(spec, (tmp_path / FILE).read_bytes()), cores=1).infer(noise(0))
+    vector = Engine(converted(spec, tmp_path), cores=1).infer(noise(0))
     plain = PlainGoogLeNet(random_arrays())
     if output == "classes":
         expected = plain.classes(noise(0))
@@ -171,7 +177,7 @@ def test_an_answer_is_not_overwritten_by_the_next(network: ConvertedNetwork) -> 
 
 def test_conversion_is_repeatable(network: ConvertedNetwork, spec: ExtractorSpec, folder: Path) -> None:
     """Two replicas that convert the same network at the same time write the same bytes."""
-    again = convert(spec, (folder / FILE).read_bytes())
+    again = converted(spec, folder)
     assert (again.xml, again.bin) == (network.xml, network.bin)
 
 
@@ -225,7 +231,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     del arrays["inception_4c/5x5.weight"]
     spec = tiny_spec(tmp_path, arrays)
     with pytest.raises(DataLoss, match="inception_4c/5x5"):
-        convert(spec, (tmp_path / FILE).read_bytes())
+        converted(spec, tmp_path)
 
 
 def test_arrays_other_than_registered_are_refused(tmp_path: Path) -> None:
@@ -235,7 +241,7 @@ def test_arrays_other_than_registered_are_refused(tmp_path: Path) -> None:
     assert isinstance(spec.method, Network)
     method = replace(spec.method, weights=replace(spec.method.weights, arrays=other))
     with pytest.raises(DataLoss, match="not those that are registered"):
-        convert(replace(spec, method=method), (tmp_path / FILE).read_bytes())
+        converted(replace(spec, method=method), tmp_path)
 
 
 def test_openvino_cannot_call_out() -> None:

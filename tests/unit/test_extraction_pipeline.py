@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from offshelf.extraction.registry import ExtractorSpec
+    from offshelf.extraction.spec import ExtractorSpec
     from offshelf.features import SegmentRow
 
 HARALICK = EXTRACTORS["haralick"]

@@ -12,7 +12,8 @@ from offshelf import models
 from offshelf.digests import digest_of, digest_of_bytes
 from offshelf.errors import Cancelled, Conflict, DataLoss, InvalidInput, NotFound, StoreUnavailable, Unavailable
 from offshelf.estimators import building, persistence
-from offshelf.extraction.registry import EXTRACTORS, fingerprint
+from offshelf.extraction.registry import EXTRACTORS
+from offshelf.extraction.spec import fingerprint
 from offshelf.features import SegmentRow
 from offshelf.images import ImageStatus
 from offshelf.services.predictor.installed import InstalledExtractors

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from offshelf.errors import DataLoss, StoreUnavailable
-from offshelf.extraction.mirror import KEPT_SECONDS, WeightsMirror
+from offshelf.extraction.weights.mirror import KEPT_SECONDS, WeightsMirror
 from tests.unit.test_datasets_bucket import MemoryBucket
 
 if TYPE_CHECKING:

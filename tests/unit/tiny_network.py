@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from offshelf.digests import digest_of_bytes
-from offshelf.extraction.registry import EXTRACTORS, ExtractorSpec, Network, Weights, WeightsFile
-from offshelf.extraction.weights import arrays_digest
+from offshelf.extraction.registry import EXTRACTORS
+from offshelf.extraction.spec import ExtractorSpec, Network, Weights, WeightsFile
+from offshelf.extraction.weights.arrays import arrays_digest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,9 +54,9 @@ def random_arrays(seed: int = 0) -> dict[str, NDArray[np.float32]]:
 def tiny_spec(folder: Path, arrays: dict[str, NDArray[np.float32]], **changes: Any) -> ExtractorSpec:
     """Write the arrays as a weights file into the folder, and make the extractor that accepts it."""
     np.savez(folder / FILE, allow_pickle=False, **arrays)
-    file = WeightsFile(FILE, digest_of_bytes((folder / FILE).read_bytes()))
+    file = WeightsFile(FILE, f"sha256:{digest_of_bytes((folder / FILE).read_bytes())}")
     googlenet = EXTRACTORS["googlenet"].method
     assert isinstance(googlenet, Network)
-    weights = Weights("a tiny network", (file,), arrays_digest(arrays), "none")
-    method = replace(googlenet, weights=weights, size=SIZE, **changes)
+    weights = Weights("a tiny network", (file,), "none", arrays_digest(arrays))
+    method = replace(googlenet, weights=weights, size=(SIZE, SIZE), **changes)
     return replace(EXTRACTORS["googlenet"], name="tiny", dimension=FEATURES, cost_seconds=0.01, method=method)

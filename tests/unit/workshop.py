@@ -17,6 +17,7 @@ from offshelf.datasets import Dataset, DatasetCard, Item
 from offshelf.digests import digest_of_bytes
 from offshelf.errors import StoreUnavailable
 from offshelf.extraction import registry
+from offshelf.extraction import spec as extractor_spec
 from offshelf.features import FeatureTable, SegmentRow
 from offshelf.images import ImageStatus
 from offshelf.runs import Combination
@@ -73,7 +74,7 @@ def dataset_of(name: str, numbers: range) -> Dataset:
 
 def fingerprint(extractor: str) -> str:
     """Fingerprint of a registered extractor."""
-    return registry.fingerprint(registry.find(extractor))
+    return extractor_spec.fingerprint(registry.find(extractor))
 
 
 class AgedStore(MemoryStore):

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from offshelf.extraction import registry
+from offshelf.extraction.spec import fingerprint
 from offshelf.services.orchestrator.holdings.references import fingerprint_of
 
 if TYPE_CHECKING:
@@ -141,14 +142,14 @@ class Needs:
         return (
             any(not trace.readable for trace in self._unfinished)
             or not self._in_use <= explained
-            or not names <= registry.EXTRACTORS.keys()
+            or any(registry.lookup(name) is None for name in names)
         )
 
     @cached_property
     def _busy_fingerprints(self) -> frozenset[str]:
         """Extractors that unfinished runs use, and those of which a table cannot be read."""
         names = {name for trace in self._unfinished for name in trace.extractors}
-        used = {registry.fingerprint(spec) for name, spec in registry.EXTRACTORS.items() if name in names}
+        used = {fingerprint(spec) for name in names if (spec := registry.lookup(name))}
         return frozenset(used | {fingerprint_of(key) for key in self._references.damaged_tables})
 
     @cached_property
@@ -156,7 +157,7 @@ class Needs:
         """Extractors of this version, and those of the tables and models that stay."""
         tables = {table.fingerprint for key, table in self._references.tables.items() if self.table(key)}
         models = {model.origin.fingerprint for model in self._references.models.values()}
-        here = {registry.fingerprint(spec) for spec in registry.EXTRACTORS.values()}
+        here = {fingerprint(spec) for spec in registry.EXTRACTORS.values()}
         return frozenset(here | tables | models | self._busy_fingerprints)
 
     @cached_property

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from offshelf.datasets import Dataset
-    from offshelf.extraction.registry import ExtractorSpec
+    from offshelf.extraction.spec import ExtractorSpec
     from offshelf.features import FeatureTable, ImageOutcome
     from offshelf.scores import ValidationPlan
     from offshelf.store import ObjectStore

@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from offshelf.digests import canonical_json, digest_of_bytes
 from offshelf.errors import NotFound
-from offshelf.extraction.registry import CONVERTER_VERSION, Network, Weights, fingerprint
+from offshelf.extraction.networks.blueprint import Blueprint
 from offshelf.extraction.runtime import load_openvino
-from offshelf.extraction.weights import parse_arrays, read_weights
+from offshelf.extraction.spec import CONVERTER_VERSION, Network, fingerprint
+from offshelf.extraction.weights.finding import read_weights
 from offshelf.store import keys
 from offshelf.workers import WorkerPool
 
 if TYPE_CHECKING:
-    from offshelf.extraction.registry import ExtractorSpec
+    from offshelf.extraction.spec import ExtractorSpec, WeightsFile
     from offshelf.store.objects import ObjectStore
     from offshelf.workers import Handler
 
@@ -37,8 +38,8 @@ logger = logging.getLogger(__name__)
 class ConvertedNetwork:
     """A network in OpenVINO's intermediate representation.
 
-    It takes uint8 of shape (1, size, size, 3), RGB, and gives float32 of shape (1, dimension): the order of channels
-    and the mean of `registry.Network` are inside.
+    It takes uint8 of shape (1, height, width, 3), RGB, and gives float32 of shape (1, dimension): the order of colours,
+    the mean and the scale of `spec.Network` are inside.
     """
 
     xml: bytes
@@ -70,20 +71,20 @@ def network_of(spec: ExtractorSpec, *, store: ObjectStore, weights: str, fetch: 
     if found is not None:
         return found
     logger.info("converting a network", extra={"extractor": spec.name})
-    made = convert(spec, read_weights(spec, weights, fetch))
+    made = convert(spec, *read_weights(spec, weights, fetch))
     _write(store, fingerprint(spec), made)
     return made
 
 
-def convert(spec: ExtractorSpec, data: bytes) -> ConvertedNetwork:
+def convert(spec: ExtractorSpec, file: WeightsFile, data: bytes) -> ConvertedNetwork:
     """Convert a network in a process of its own.
 
     Parameters
     ----------
     spec
         An extractor with a network.
-    data
-        The weights file, whose SHA-256 has been checked.
+    file, data
+        The weights file and its bytes, whose digest has been checked.
 
     Raises
     ------
@@ -95,11 +96,10 @@ def convert(spec: ExtractorSpec, data: bytes) -> ConvertedNetwork:
     network = spec.method
     setup = {
         "builder": network.builder,
-        "size": network.size,
-        "output": network.output,
+        "blueprint": Blueprint.of(network, file).to_json(),
         "reverse": network.colour == "BGR",
         "mean": network.mean,
-        "weights": {"name": network.weights.name, "arrays": network.weights.arrays},
+        "scale": network.scale,
     }
     with tempfile.TemporaryDirectory(prefix="offshelf-keras-") as home:
         # Keras reads its settings, and makes a folder for them, in the user's home otherwise.
@@ -116,18 +116,15 @@ def handler(setup: dict[str, Any]) -> Handler:
     module, _, function = setup["builder"].partition(":")
     build = getattr(importlib.import_module(module), function)
 
+    blueprint = Blueprint.from_json(setup["blueprint"])
+
     def answer(header: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:  # noqa: ARG001 - Handler's form
-        weights = Weights(setup["weights"]["name"], (), setup["weights"]["arrays"], "")
-        model = build(parse_arrays(data, weights), size=setup["size"], output=setup["output"])
+        graph = _with_preprocessing(build(blueprint, data), setup)
         with tempfile.TemporaryDirectory(prefix="offshelf-network-") as folder:
             path = Path(folder, "network.xml")
-            model.export(str(path), format="openvino", verbose=False)
-            # Read and written again: what Keras' export holds in memory is shared with its own variables.
-            graph = _with_preprocessing(ov.Core().read_model(path), setup)
-            final = Path(folder, "final.xml")
-            ov.serialize(graph, final)
-            xml = final.read_bytes()
-            return {"xml": len(xml)}, xml + final.with_suffix(".bin").read_bytes()
+            ov.serialize(graph, path)
+            xml = path.read_bytes()
+            return {"xml": len(xml)}, xml + path.with_suffix(".bin").read_bytes()
 
     return answer
 
@@ -144,6 +141,8 @@ def _with_preprocessing(graph: Any, setup: dict[str, Any]) -> Any:
     if setup["reverse"]:
         step.input().preprocess().reverse_channels()
     step.input().preprocess().mean(list(setup["mean"]))
+    if any(value != 1 for value in setup["scale"]):
+        step.input().preprocess().scale(list(setup["scale"]))
     step.input().model().set_layout(Layout("NCHW" if channels_first else "NHWC"))
     return step.build()
 

@@ -10,7 +10,7 @@ import importlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from offshelf.extraction.registry import Descriptor, ExtractorSpec
+from offshelf.extraction.spec import Descriptor, ExtractorSpec
 from offshelf.images import ImageStatus, UnusableImage, decode
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ def setup(spec: ExtractorSpec, max_pixels: int) -> dict[str, Any]:
 def handler(setup: dict[str, Any]) -> Handler:
     """Build what answers the calls: ``({}, image bytes)`` gives ``({"status", "reason"}, array bytes)``.
 
-    The array is float32, the vector, for a descriptor; and uint8, RGB, of shape (size, size, 3) for a network.
+    The array is float32, the vector, for a descriptor; and uint8, RGB, of shape (height, width, 3) for a network.
     """
     function: Callable[..., NDArray[Any]] = squeezed
     if setup["function"]:
-        function = getattr(importlib.import_module("offshelf.extraction.descriptors"), setup["function"])
+        function = function_of(setup["function"])
     describe = partial(function, **setup["parameters"])
     # Imports the libraries now, so that the first image is not the one that is slow.
     describe(_sample())
@@ -59,12 +59,19 @@ def handler(setup: dict[str, Any]) -> Handler:
     return answer
 
 
-def squeezed(pixels: NDArray[np.uint8], *, size: int) -> NDArray[np.uint8]:
-    """Bring an image to a square of the given side, whatever its proportions (`registry.PREPROCESSING_VERSION`)."""
+def function_of(name: str) -> Callable[..., NDArray[np.float32]]:
+    """Import the function of a descriptor (`offshelf.extraction.spec.Descriptor.function`)."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(f"offshelf.extraction.descriptors.{module}"), function)  # type: ignore[no-any-return]
+
+
+def squeezed(pixels: NDArray[np.uint8], *, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Bring an image to a height and width, whatever its proportions (`spec.PREPROCESSING_VERSION`)."""
     import numpy as np
     from PIL import Image
 
-    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR))
+    height, width = size
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _sample() -> NDArray[np.uint8]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from offshelf.extraction.conversion import ConvertedNetwork
+    from offshelf.extraction.spec import Precision
 
 
 class Engine:
@@ -27,11 +28,13 @@ class Engine:
     ----------
     network
         What `offshelf.extraction.conversion` made.
+    precision
+        Of its arithmetic.
     cores
         Images inferred at the same time, each on one thread; further calls wait.
     """
 
-    def __init__(self, network: ConvertedNetwork, *, cores: int) -> None:
+    def __init__(self, network: ConvertedNetwork, *, cores: int, precision: Precision = "f32") -> None:
         ov = load_openvino()
         core = ov.Core()
         compiled = core.compile_model(
@@ -39,8 +42,8 @@ class Engine:
             "CPU",
             {
                 # Explicit, since the default on CPUs with bf16 is bf16, silently.
-                "INFERENCE_PRECISION_HINT": "f32",
-                "EXECUTION_MODE_HINT": "ACCURACY",
+                "INFERENCE_PRECISION_HINT": precision,
+                "EXECUTION_MODE_HINT": "ACCURACY" if precision == "f32" else "PERFORMANCE",
                 "NUM_STREAMS": cores,
                 "INFERENCE_NUM_THREADS": cores,
                 # Two services pinned to the same cores would take turns on one and leave the other idle.

@@ -21,7 +21,7 @@ from offshelf.errors import Cancelled, Internal
 from offshelf.extraction import decoding
 from offshelf.extraction.conversion import network_of
 from offshelf.extraction.engine import Engine
-from offshelf.extraction.registry import Network, fingerprint
+from offshelf.extraction.spec import Network, fingerprint
 from offshelf.features import SegmentRow
 from offshelf.images import ImageStatus
 from offshelf.workers import ONE_THREAD, WorkerCrashed, WorkerPool, WorkerTimeout
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from offshelf.extraction.registry import ExtractorSpec
+    from offshelf.extraction.spec import ExtractorSpec
     from offshelf.store.objects import ObjectStore
 
 T = TypeVar("T")
@@ -198,7 +198,7 @@ class Extraction:
             starting = beside.submit(self._decoders.start)
             if isinstance(self.spec.method, Network):
                 network = network_of(self.spec, store=self._store, weights=self._weights, fetch=self._fetch)
-                self._engine = Engine(network, cores=self._cores)
+                self._engine = Engine(network, cores=self._cores, precision=self.spec.method.precision)
             starting.result()
         (row,) = self.extract_bytes([_generated_image()])
         if row.status is not ImageStatus.OK:
@@ -271,8 +271,8 @@ class Extraction:
         if self._engine is None or not isinstance(self.spec.method, Network):
             vector = np.frombuffer(content, dtype=np.float32)
         else:
-            side = self.spec.method.size
-            vector = self._engine.infer(np.frombuffer(content, dtype=np.uint8).reshape(side, side, 3))
+            shape = (*self.spec.method.size, 3)
+            vector = self._engine.infer(np.frombuffer(content, dtype=np.uint8).reshape(shape))
         if vector.shape != (self.spec.dimension,):
             raise Internal(f"{self.spec.name} made {vector.size} numbers instead of {self.spec.dimension}.")
         return vector

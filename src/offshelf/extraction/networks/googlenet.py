@@ -13,6 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from offshelf.errors import DataLoss
+from offshelf.extraction.networks.blueprint import exported
+from offshelf.extraction.weights.arrays import parse_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from offshelf.extraction.registry import Output
+    from offshelf.extraction.networks.blueprint import Blueprint
 
 _CHANNELS = 1
 _FORMAT = "channels_first"
@@ -29,44 +31,34 @@ _LRN_SIZE = 5
 _LRN_ALPHA = 1e-4
 
 
-def build(arrays: Mapping[str, NDArray[np.float32]], *, size: int = 224, output: Output = "avg") -> Any:
-    """Make the network from its weights.
+def build(blueprint: Blueprint, data: bytes) -> Any:
+    """Make the network from its weights; see `offshelf.extraction.networks.blueprint`.
 
-    Parameters
-    ----------
-    arrays
-        ``<layer>.weight``, shape (out, in, height, width), and ``<layer>.bias``, shape (out,), under Caffe's names of
-        layers. The numbers of filters are taken from them.
-    size
-        Height and width of the input: 224.
-    output
-        "classes": the probabilities behind ``loss3/classifier``, which alone needs that layer's arrays.
-
-    Returns
-    -------
-    keras.Model
-        Takes float32 of shape (1, 3, size, size), BGR, 0 to 255 less the mean; gives shape (1, features).
+    The arrays are ``<layer>.weight``, shape (out, in, height, width), and ``<layer>.bias``, shape (out,), under Caffe's
+    names of layers. The numbers of filters are taken from them. "classes" gives the probabilities behind
+    ``loss3/classifier``, which alone needs that layer's arrays.
 
     Raises
     ------
     DataLoss
         If the arrays are not those of a GoogLeNet.
     """
+    arrays = parse_arrays(data, blueprint.weights)
     network = _Layers(arrays)
     try:
-        model = _assemble(network, size, output)
+        model = _assemble(network, blueprint)
     except (KeyError, ValueError) as error:
         raise DataLoss(f"The weights are not those of a GoogLeNet: {error}.") from error
     unused = {name.rpartition(".")[0] for name in arrays} - network.used - {"loss3/classifier"}
     if unused:
         raise DataLoss(f"The weights are not those of a GoogLeNet: {', '.join(sorted(unused))} has no place in one.")
-    return model
+    return exported(model)
 
 
-def _assemble(network: _Layers, size: int, output: Output) -> Any:
+def _assemble(network: _Layers, blueprint: Blueprint) -> Any:
     import keras
 
-    image = keras.Input((3, size, size), batch_size=1)
+    image = keras.Input((3, *blueprint.size), batch_size=1)
     x = network.convolution(image, "conv1/7x7_s2", stride=2, padding=3)
     x = _normalized(_halved(x))
     x = network.convolution(x, "conv2/3x3_reduce")
@@ -80,10 +72,10 @@ def _assemble(network: _Layers, size: int, output: Output) -> Any:
     x = _halved(x)
     for block in ("5a", "5b"):
         x = _inception(network, x, f"inception_{block}")
-    return keras.Model(image, _head(network, x, output))
+    return keras.Model(image, _head(network, x, blueprint.output))
 
 
-def _head(network: _Layers, x: Any, output: Output) -> Any:
+def _head(network: _Layers, x: Any, output: str) -> Any:
     import keras
 
     if output == "flatten":

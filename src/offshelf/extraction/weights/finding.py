@@ -1,6 +1,6 @@
 """Pretrained weights: where they are looked for, and the check before anything of them is parsed.
 
-They come from a folder, or from a bucket of the installation (see `offshelf.extraction.mirror`).
+They come from a folder, or from a bucket of the installation (`offshelf.extraction.weights.mirror`).
 """
 
 from __future__ import annotations
@@ -9,22 +9,16 @@ import hashlib
 import io
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from offshelf.digests import digest_of, digest_of_bytes
 from offshelf.errors import DataLoss, InvalidInput, NotFound, StoreDenied
-from offshelf.extraction.mirror import open_mirror
-from offshelf.extraction.registry import CONVERTER_VERSION, Network, fingerprint
+from offshelf.extraction.spec import CONVERTER_VERSION, Network, fingerprint
+from offshelf.extraction.weights.mirror import open_mirror
 from offshelf.store import keys
 from offshelf.store.addresses import is_s3
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from offshelf.extraction.registry import ExtractorSpec, Weights, WeightsFile
+    from offshelf.extraction.spec import ExtractorSpec, WeightsFile
     from offshelf.store.objects import ObjectStore
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -62,15 +56,20 @@ def availability(spec: ExtractorSpec, weights: str, fetch: str = "auto", *, stor
     try:
         if not is_s3(weights):
             _locate(spec, weights, fetch)
-        elif not any(open_mirror(weights).has(file.name) for file in spec.method.weights.files):
+        elif not any(open_mirror(weights).has(file.name) for file in spec.method.taken_weights.files):
             raise _not_in_bucket(spec, fetch)
     except (NotFound, InvalidInput, DataLoss, StoreDenied) as error:
         return error.message
     return ""
 
 
-def read_weights(spec: ExtractorSpec, weights: str, fetch: str = "auto") -> bytes:
-    """Read a network's weights file whole, with the SHA-256 it must have.
+def read_weights(spec: ExtractorSpec, weights: str, fetch: str = "auto") -> tuple[WeightsFile, bytes]:
+    """Read a network's weights file whole, with the digest it must have.
+
+    Returns
+    -------
+    tuple
+        Which of the accepted files it is, and its bytes.
 
     Raises
     ------
@@ -87,47 +86,12 @@ def read_weights(spec: ExtractorSpec, weights: str, fetch: str = "auto") -> byte
         return _read_from_bucket(spec, weights, fetch)
     path, file = _locate(spec, weights, fetch)
     data = path.read_bytes()
-    if digest_of_bytes(data) != file.sha256:
-        raise _wrong_file(spec, file, digest_of_bytes(data))
-    return data
-
-
-def parse_arrays(data: bytes, weights: Weights) -> dict[str, NDArray[np.float32]]:
-    """Read the arrays out of a verified npz file, and see that they are the registered ones.
-
-    Raises
-    ------
-    DataLoss
-        If the file cannot be parsed, an array is not float32, or the arrays are not those of the registry.
-    """
-    import zipfile
-
-    import numpy as np
-
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: np.ascontiguousarray(archive[name]) for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataLoss(f"The weights of {weights.name} cannot be parsed: get the file again.") from error
-    for name, array in arrays.items():
-        if array.dtype != np.dtype("<f4"):
-            raise DataLoss(f"The weights of {weights.name} hold {array.dtype} in {name!r}; float32 is expected.")
-    if arrays_digest(arrays) != weights.arrays:
-        raise DataLoss(f"The weights of {weights.name} are not those that are registered: get the file again.")
-    return arrays
-
-
-def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
-    """Digest of arrays, whatever file they came from: of their names, types, shapes and little-endian bytes."""
-    rows = tuple(
-        (name, arrays[name].dtype.str, arrays[name].shape, digest_of_bytes(arrays[name].tobytes()))
-        for name in sorted(arrays)
-    )
-    return digest_of(rows)
+    _check(spec, file, io.BytesIO(data))
+    return file, data
 
 
 def _locate(spec: ExtractorSpec, weights: str, fetch: str) -> tuple[Path, WeightsFile]:
-    """Find the first accepted file that is there and has its SHA-256."""
+    """Find the first accepted file that is there and has its digest."""
     files = _accepted(spec)
     names = _names(files)
     if _ADDRESS.match(weights):
@@ -146,37 +110,40 @@ def _locate(spec: ExtractorSpec, weights: str, fetch: str) -> tuple[Path, Weight
         path = Path(weights) / file.name
         try:
             with path.open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
+                _check(spec, file, stream)
         except OSError:
             continue
-        if found == file.sha256:
+        except DataLoss as error:
+            refusal = error
+        else:
             return path, file
-        refusal = _wrong_file(spec, file, found)
     raise refusal or NotFound(
         f"{spec.name} needs its weights, {names}, and the folder that OFFSHELF_WEIGHTS names has no such file that can "
         f"be read: put it there.{_published(files, fetch)}"
     )
 
 
-def _read_from_bucket(spec: ExtractorSpec, address: str, fetch: str) -> bytes:
-    """Read the first accepted file that is there and has its SHA-256."""
+def _read_from_bucket(spec: ExtractorSpec, address: str, fetch: str) -> tuple[WeightsFile, bytes]:
+    """Read the first accepted file that is there and has its digest."""
     mirror = open_mirror(address)
     refusal: DataLoss | None = None
     for file in _accepted(spec):
         try:
             data = mirror.read(file.name)
+            _check(spec, file, io.BytesIO(data))
         except NotFound:
             continue
-        if digest_of_bytes(data) == file.sha256:
-            return data
-        refusal = _wrong_file(spec, file, digest_of_bytes(data))
+        except DataLoss as error:
+            refusal = error
+        else:
+            return file, data
     raise refusal or _not_in_bucket(spec, fetch)
 
 
 def _accepted(spec: ExtractorSpec) -> tuple[WeightsFile, ...]:
     if not isinstance(spec.method, Network):
         raise InvalidInput(f"{spec.name} has no weights.")
-    return spec.method.weights.files
+    return spec.method.taken_weights.files
 
 
 def _names(files: tuple[WeightsFile, ...]) -> str:
@@ -191,11 +158,16 @@ def _not_in_bucket(spec: ExtractorSpec, fetch: str) -> NotFound:
     )
 
 
-def _wrong_file(spec: ExtractorSpec, file: WeightsFile, found: str) -> DataLoss:
-    return DataLoss(
-        f"{file.name}, the weights of {spec.name}, is not the file it should be (SHA-256 {found[:12]}..., expected "
-        f"{file.sha256[:12]}...): replace it."
-    )
+def _check(spec: ExtractorSpec, file: WeightsFile, stream: io.BufferedReader | io.BytesIO) -> None:
+    """See that a file is the one that is registered. Raises `DataLoss` if not."""
+    algorithm, _, expected = file.digest.partition(":")
+    found = hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+    if found != expected:
+        word = {"sha256": "SHA-256", "sha1": "SHA-1", "md5": "MD5"}[algorithm]
+        raise DataLoss(
+            f"{file.name}, the weights of {spec.name}, is not the file it should be ({word} {found[:12]}..., expected "
+            f"{expected[:12]}...): replace it."
+        )
 
 
 def _published(files: tuple[WeightsFile, ...], fetch: str) -> str:

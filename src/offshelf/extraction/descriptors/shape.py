@@ -1,0 +1,50 @@
+"""Where edges run, and how."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from offshelf.extraction.descriptors.pixels import bounded, grey
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def hog(
+    pixels: NDArray[np.uint8], *, size: int, orientations: int, pixels_per_cell: int, cells_per_block: int
+) -> NDArray[np.float32]:
+    """Histograms of oriented gradients of the grey image (N. Dalal and B. Triggs, CVPR 2005), L2-Hys by block.
+
+    FrImCla states no size, so that photos of different sizes give vectors of different lengths; here each is squeezed
+    to a square first, whatever its proportions (Pillow's antialiased bilinear filter).
+
+    Parameters
+    ----------
+    pixels
+        Shape (height, width, 3), RGB.
+    size
+        Side of the square, pixels.
+    orientations
+        Directions told apart, over half a turn.
+    pixels_per_cell, cells_per_block
+        Sides of a cell and a block; blocks overlap, one at each cell.
+
+    Returns
+    -------
+    ndarray of float32
+        Of length ``(size // pixels_per_cell - cells_per_block + 1) ** 2 * cells_per_block ** 2 * orientations``.
+    """
+    import numpy as np
+    from PIL import Image
+    from skimage.feature import hog as gradients_of
+
+    square = Image.fromarray(grey(bounded(pixels))).resize((size, size), Image.Resampling.BILINEAR)
+    vector = gradients_of(
+        np.asarray(square),
+        orientations=orientations,
+        pixels_per_cell=(pixels_per_cell, pixels_per_cell),
+        cells_per_block=(cells_per_block, cells_per_block),
+        block_norm="L2-Hys",
+    )
+    return np.asarray(vector, dtype=np.float32)

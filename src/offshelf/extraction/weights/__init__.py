@@ -1,0 +1,1 @@
+"""Pretrained weights: where they come from, and the checks before anything of them is parsed."""
