@@ -16,8 +16,10 @@ def hog(
 ) -> NDArray[np.float32]:
     """Histograms of oriented gradients of the grey image (N. Dalal and B. Triggs, CVPR 2005), L2-Hys by block.
 
-    FrImCla states no size, so that photos of different sizes give vectors of different lengths; here each is squeezed
-    to a square first, whatever its proportions (Pillow's antialiased bilinear filter).
+    ``skimage.feature.hog`` on a square of one size, to which each image is squeezed whatever its proportions (Pillow's
+    antialiased bilinear filter): vectors of photos of all sizes then have one length. FrImCla's function has no rule
+    for sizes, and relies on images that were squeezed to 231 x 231 before; it takes square roots of grey levels, and
+    cells of 10 pixels, which makes 17,424 numbers of such an image.
 
     Parameters
     ----------
