@@ -29,9 +29,12 @@ from __future__ import annotations
 import io
 import re
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
@@ -46,6 +49,13 @@ _PREFIX_BYTES = 16  # what Pillow's own tests for a format look at
 _EXIF_ORIENTATION = 0x0112
 _TIFF_BITS_PER_SAMPLE = 258
 _TIFF_PHOTOMETRIC = 262
+_TIFF_CHANNELS = 277
+_TIFF_SAMPLE_FORMAT = 339
+_TIFF_HEADER_BYTES = 16
+_TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH = 322, 323
+_LYING = (5, 6, 7, 8)  # EXIF's orientations that exchange width and height
+_STEPS = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (-1, 1), 7: (-1, -1), 8: (1, -1)}  # and those that reverse them
+_PIECE_PIXELS = 1 << 20
 _LONGEST_REASON = 160
 
 
@@ -114,24 +124,26 @@ def decode(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     except DecompressionBombError as error:
         raise UnusableImage(ImageStatus.TOO_LARGE, _plain(error)) from error
     except MemoryError as error:
-        raise UnusableImage(ImageStatus.UNREADABLE, "decoding it needs more memory than there is") from error
+        raise UnusableImage(ImageStatus.TOO_LARGE, "decoding it takes more memory than an image may") from error
     except Exception as error:  # parsers fed with arbitrary bytes raise nearly anything
         raise UnusableImage(ImageStatus.UNREADABLE, f"damaged or truncated: {_plain(error)}") from error
 
 
 def _decode(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
-    import numpy as np
-
     with _open(data) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise UnusableImage(
-                ImageStatus.TOO_LARGE, f"{width} x {height} pixels are more than the limit of {max_pixels}"
-            )
-        if not width * height:
+        for width, height in (image.size, _tile_size(image)):
+            if width * height > max_pixels:
+                raise UnusableImage(
+                    ImageStatus.TOO_LARGE, f"{width} x {height} pixels are more than the limit of {max_pixels}"
+                )
+        if not image.width * image.height:
             raise UnusableImage(ImageStatus.UNREADABLE, "the image has no pixels")
         image.load()
-        return np.array(_turned(_to_rgb(image), _orientation(image)), dtype=np.uint8, order="C")
+        orientation = _orientation(image)
+        # What Pillow decoded from is no longer needed, and WebP's canvases are as large as the image.
+        image.fp = None
+        vars(image).pop("_decoder", None)
+        return _pixels(image, orientation)
 
 
 def _open(data: bytes) -> ImageFile:
@@ -154,9 +166,33 @@ def _open(data: bytes) -> ImageFile:
     prefix = data[:_PREFIX_BYTES]
     for name in _FORMATS:
         factory, accepts = Image.OPEN[name]
-        if accepts is None or accepts(prefix) is True:
+        if accepts is not None and accepts(prefix) is not True:
+            continue
+        try:
             return factory(io.BytesIO(data), "")
+        except Exception as error:
+            if name == "TIFF" and (layout := _tiff_layout(data)):
+                reason = f"a TIFF of this kind is not read: {layout}"
+                raise UnusableImage(ImageStatus.UNREADABLE, reason) from error
+            raise
     raise UnusableImage(ImageStatus.UNREADABLE, "not a JPEG, PNG, BMP, GIF, TIFF, WebP or PNM image")
+
+
+def _tiff_layout(data: bytes) -> str:
+    """Describe the pixels of a TIFF that Pillow does not take; empty if its header tells nothing."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    try:
+        tags = ImageFileDirectory_v2(data[:_TIFF_HEADER_BYTES])
+        file = io.BytesIO(data)
+        file.seek(tags.next)
+        tags.load(file)
+        channels = int(tags[_TIFF_CHANNELS])
+        bits, kinds = tags[_TIFF_BITS_PER_SAMPLE], tags.get(_TIFF_SAMPLE_FORMAT, (1,))
+        numbers = {1: "unsigned", 2: "signed", 3: "float"}.get(int(kinds[0]), "other")
+        return f"{channels} channel{'s'[: channels - 1]} of {int(bits[0])}-bit {numbers} numbers"
+    except Exception:  # noqa: BLE001 - then it is simply damaged
+        return ""
 
 
 def _orientation(image: ImageFile) -> int:
@@ -167,66 +203,104 @@ def _orientation(image: ImageFile) -> int:
         return 1
 
 
-def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    from PIL.Image import Transpose
-
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
-    return image.transpose(turns[orientation]) if orientation in turns else image
+def _tile_size(image: ImageFile) -> tuple[int, int]:
+    """Width and height of a TIFF's tiles, each of which is decoded whole, however small the image is."""
+    tags: Any = getattr(image, "tag_v2", {})
+    return int(tags.get(_TIFF_TILE_WIDTH, 0)), int(tags.get(_TIFF_TILE_LENGTH, 0))
 
 
-def _to_rgb(image: ImageFile) -> Image.Image:
+def _pixels(image: ImageFile, orientation: int) -> NDArray[np.uint8]:
+    """Convert a loaded image to RGB and turn it upright.
+
+    Piece by piece into the array that is returned: on the whole, each step would be another copy of the image.
+    """
+    import numpy as np
+
+    to_rgb = _conversion(image)
+    width, height = image.size
+    upright = np.empty((width, height, 3) if orientation in _LYING else (height, width, 3), dtype=np.uint8)
+    stored = _as_stored(upright, orientation)
+    for left, top, right, bottom in _boxes(image):
+        stored[top:bottom, left:right] = to_rgb(image.crop((left, top, right, bottom)))
+    return upright
+
+
+def _boxes(image: ImageFile) -> Iterator[tuple[int, int, int, int]]:
+    """Cover an image by boxes of few pixels: left, top, right, bottom."""
+    columns = min(image.width, _PIECE_PIXELS)
+    rows = _PIECE_PIXELS // columns
+    for top in range(0, image.height, rows):
+        for left in range(0, image.width, columns):
+            yield left, top, min(left + columns, image.width), min(top + rows, image.height)
+
+
+def _as_stored(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """See the array of an upright image as its file has it, by the meaning of EXIF's numbers."""
+    down, across = _STEPS.get(orientation, (1, 1))
+    return (upright.swapaxes(0, 1) if orientation in _LYING else upright)[::down, ::across]
+
+
+def _conversion(image: ImageFile) -> Callable[[Image.Image], NDArray[np.uint8]]:
+    """Choose how pieces of an image become RGB; shape (height, width, 3), or (height, width, 1) for grey."""
+    import numpy as np
+
+    # Pillow reads a PGM of more than 8 bits as "I", scaled to 16 bits.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format != "TIFF"):
+        tags: Any = getattr(image, "tag_v2", {})
+        bits = int(tags.get(_TIFF_BITS_PER_SAMPLE, (16,))[0])
+        return partial(_high_byte, bits=bits, inverted=tags.get(_TIFF_PHOTOMETRIC) == 0)
+    if image.mode in {"I", "F"}:
+        return partial(_stretched, extent=_extent(image))
+    if image.has_transparency_data:
+        return lambda piece: np.asarray(_on_white(piece))
+    return lambda piece: np.asarray(piece if piece.mode == "RGB" else piece.convert("RGB"))
+
+
+def _on_white(piece: Image.Image) -> Image.Image:
     from PIL import Image
 
-    if image.mode.startswith("I;16"):
-        return Image.fromarray(_high_byte(image)).convert("RGB")
-    if image.mode == "I" and image.format != "TIFF":
-        # Pillow reads a PGM of more than 8 bits so, scaled to 16 bits.
-        return Image.fromarray(_high_byte(image)).convert("RGB")
-    if image.mode in {"I", "F"}:
-        return Image.fromarray(_stretched(image)).convert("RGB")
-    if image.has_transparency_data:
-        # Premultiplied colours convert only to their plain sibling.
-        plain = image.convert({"La": "LA"}.get(image.mode, "RGBA")).convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", plain.size, "white"), plain).convert("RGB")
-    return image.convert("RGB")
+    # Premultiplied colours convert only to their plain sibling.
+    plain = piece.convert({"La": "LA"}.get(piece.mode, "RGBA")).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", plain.size, "white"), plain).convert("RGB")
 
 
-def _high_byte(image: ImageFile) -> NDArray[np.uint8]:
+def _high_byte(piece: Image.Image, *, bits: int, inverted: bool) -> NDArray[np.uint8]:
     """Scale unsigned integers of at most 16 bits to 8 bits."""
     import numpy as np
 
-    tags: Any = getattr(image, "tag_v2", {})
-    bits = int(tags.get(_TIFF_BITS_PER_SAMPLE, (16,))[0])
-    grey = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
-    return 255 - grey if tags.get(_TIFF_PHOTOMETRIC) == 0 else grey
+    grey = (np.asarray(piece) >> (bits - 8)).astype(np.uint8)[:, :, None]
+    return 255 - grey if inverted else grey
 
 
-def _stretched(image: ImageFile) -> NDArray[np.uint8]:
+def _extent(image: ImageFile) -> tuple[float, float]:
+    """Smallest and largest value of an image; NaN twice if it has none that is finite."""
+    import numpy as np
+
+    low, high = float("inf"), float("-inf")
+    for box in _boxes(image):
+        values = np.asarray(image.crop(box)).astype(np.float32)
+        values = values[np.isfinite(values)]
+        if values.size:
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+    return (low, high) if low <= high else (float("nan"), float("nan"))
+
+
+def _stretched(piece: Image.Image, *, extent: tuple[float, float]) -> NDArray[np.uint8]:
     """Scale values without a range of their own from smallest to largest."""
     import numpy as np
 
-    values = np.asarray(image).astype(np.float32)
-    finite = np.isfinite(values)
-    if not finite.any():
-        return np.zeros(values.shape, dtype=np.uint8)
-    low, high = float(values[finite].min()), float(values[finite].max())
-    values = np.nan_to_num(values, nan=low, neginf=low, posinf=high)
+    low, high = extent
+    values = np.nan_to_num(np.asarray(piece).astype(np.float32), nan=low, neginf=low, posinf=high)
     # In two steps, since the distance of the largest floats is itself too large for one.
     half = high / 2 - low / 2
-    scaled = (values / 2 - low / 2) / half if half else np.zeros_like(values)
-    return np.rint(scaled * 255).astype(np.uint8)
+    scaled = (values / 2 - low / 2) / half if half > 0 else np.zeros_like(values)
+    return np.rint(scaled * 255).astype(np.uint8)[:, :, None]
 
 
 def _plain(error: BaseException) -> str:
     """Make one plain line of what a parser said."""
-    text = re.sub(r"<[^<>]*>|\b(at )?0x[0-9a-fA-F]{6,}", "the file", str(error) or type(error).__name__)
+    # A LookupError's text is what was looked up, which tells nobody anything.
+    said = type(error).__name__ if isinstance(error, LookupError) else str(error) or type(error).__name__
+    text = re.sub(r"<[^<>]*>|\b(at )?0x[0-9a-fA-F]{6,}", "the file", said)
     text = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(text.split())[:_LONGEST_REASON]
