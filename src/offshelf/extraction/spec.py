@@ -21,7 +21,7 @@ PREPROCESSING_VERSION: Final = 1
 the network's input size by Pillow's antialiased bilinear filter, whatever its proportions (as Keras' and FrImCla's
 loaders do); the converted network itself reorders the channels, subtracts the mean and divides by the scale."""
 
-CONVERTER_VERSION: Final = 1
+CONVERTER_VERSION: Final = 2
 """Version of `offshelf.extraction.conversion`; part of the key of a converted network, not of the fingerprint."""
 
 ENGINE_FAMILY: Final = "openvino-cpu"
@@ -45,6 +45,10 @@ class WeightsFile:
     authors publish nothing better and nobody here has had the file."""
     source: str = ""
     """Address of its authors' copy; empty if none is published in this form."""
+    size: int = 0
+    """Bytes, as far as they are known; no more than that is downloaded."""
+    stored_as: str = ""
+    """Key in the store, of a file that a user brought; such a file is looked for nowhere else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,4 +162,6 @@ class ExtractorSpec:
 
 def fingerprint(spec: ExtractorSpec) -> str:
     """Digest of everything that decides an extractor's vectors; its name and description do not."""
-    return digest_of({**spec.method.identity(), "dimension": spec.dimension})
+    # Where only the network can tell, the network is what tells.
+    dimension: dict[str, JSONValue] = {"dimension": spec.dimension} if spec.dimension else {}
+    return digest_of({**spec.method.identity(), **dimension})

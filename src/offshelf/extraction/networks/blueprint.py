@@ -51,9 +51,15 @@ class Blueprint:
 
 
 def exported(model: Any) -> Any:
-    """Turn a Keras model, built on Keras' OpenVINO backend, into an `openvino.Model`."""
+    """Turn a Keras model of one image, built on Keras' OpenVINO backend, into an `openvino.Model`.
+
+    Keras' export makes the number of images variable, whatever the model says. It is fixed again: MobileNet v3 takes a
+    quarter less time so, and EfficientNetV2 half.
+    """
     with tempfile.TemporaryDirectory(prefix="offshelf-network-") as folder:
         path = Path(folder, "network.xml")
         model.export(str(path), format="openvino", verbose=False)
         # Read again: what Keras' export holds in memory is shared with its own variables.
-        return load_openvino().Core().read_model(path)
+        graph = load_openvino().Core().read_model(path)
+    graph.reshape(list(model.input_shape))
+    return graph

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from offshelf.errors import DataLoss
 from offshelf.extraction.networks.blueprint import exported
-from offshelf.extraction.weights.arrays import parse_arrays
+from offshelf.extraction.weights.arrays import checked, parse_arrays
+from offshelf.extraction.weights.caffemodel import parse_caffemodel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,20 +31,23 @@ _FORMAT = "channels_first"
 _LRN_SIZE = 5
 _LRN_ALPHA = 1e-4
 
+_TRAINING_ONLY = ("loss1/", "loss2/")
+"""Layers of the auxiliary classifiers, which the authors' file holds."""
+
 
 def build(blueprint: Blueprint, data: bytes) -> Any:
     """Make the network from its weights; see `offshelf.extraction.networks.blueprint`.
 
-    The arrays are ``<layer>.weight``, shape (out, in, height, width), and ``<layer>.bias``, shape (out,), under Caffe's
-    names of layers. The numbers of filters are taken from them. "classes" gives the probabilities behind
-    ``loss3/classifier``, which alone needs that layer's arrays.
+    The file is that of its authors (``.caffemodel``), or an npz of its arrays: ``<layer>.weight``, shape (out, in,
+    height, width), and ``<layer>.bias``, shape (out,), under Caffe's names of layers. They tell the numbers of filters.
+    "classes" gives the probabilities behind ``loss3/classifier``, which alone needs that layer's arrays.
 
     Raises
     ------
     DataLoss
         If the arrays are not those of a GoogLeNet.
     """
-    arrays = parse_arrays(data, blueprint.weights)
+    arrays = _arrays(blueprint, data)
     network = _Layers(arrays)
     try:
         model = _assemble(network, blueprint)
@@ -53,6 +57,14 @@ def build(blueprint: Blueprint, data: bytes) -> Any:
     if unused:
         raise DataLoss(f"The weights are not those of a GoogLeNet: {', '.join(sorted(unused))} has no place in one.")
     return exported(model)
+
+
+def _arrays(blueprint: Blueprint, data: bytes) -> dict[str, NDArray[np.float32]]:
+    if not blueprint.file.endswith(".caffemodel"):
+        return parse_arrays(data, blueprint.weights)
+    arrays = parse_caffemodel(data, blueprint.file)
+    kept = {name: array for name, array in arrays.items() if not name.startswith(_TRAINING_ONLY)}
+    return checked(kept, blueprint.weights)
 
 
 def _assemble(network: _Layers, blueprint: Blueprint) -> Any:

@@ -34,6 +34,19 @@ def parse_arrays(data: bytes, weights: Weights) -> dict[str, NDArray[np.float32]
             arrays = {name: np.ascontiguousarray(archive[name]) for name in archive.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataLoss(f"The weights of {weights.name} cannot be parsed: get the file again.") from error
+    return checked(arrays, weights)
+
+
+def checked(arrays: dict[str, NDArray[Any]], weights: Weights) -> dict[str, NDArray[np.float32]]:
+    """See that arrays, whatever file they came from, are the registered ones, and return them.
+
+    Raises
+    ------
+    DataLoss
+        If an array is not float32, or the arrays are not those of the registry.
+    """
+    import numpy as np
+
     for name, array in arrays.items():
         if array.dtype != np.dtype("<f4"):
             raise DataLoss(f"The weights of {weights.name} hold {array.dtype} in {name!r}; float32 is expected.")
