@@ -1,0 +1,258 @@
+"""Extraction against the engine alone, and against one image at a time: images per second, memory, and start.
+
+Usage: python benchmarks/extraction.py [EXTRACTOR,…] [PHOTOS]
+
+By default resnet50, googlenet and lab888 over 1,000 generated JPEGs of 500 x 375 pixels; memory over 100, 1,000 and
+10,000 (or PHOTOS, if that is less). What is compared runs in turns, several times, on the cores of OFFSHELF_CORES
+(default 2), and the median of the ratios counts: machines differ and are noisy. A network whose weights are not in
+OFFSHELF_WEIGHTS has random ones, which cost the same. Keras on TensorFlow gets an environment of its own under build/.
+The last line is one JSON object; the exit status is 1 if a bar is missed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.bars import Bar, report
+from benchmarks.extracting import one_by_one, photos, service
+from benchmarks.extracting.raw import RawEngine
+from benchmarks.extracting.weights import network_for
+from offshelf.extraction.decoding import squeezed
+from offshelf.extraction.engine import Engine
+from offshelf.extraction.registry import find
+from offshelf.extraction.runtime import load_openvino
+from offshelf.extraction.spec import PRECISIONS, Network
+from offshelf.images import decode
+from offshelf.store import open_store
+from tests.integration.rclone_s3 import BUCKET, serve_s3
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from benchmarks.extracting.service import Photos, Service
+    from offshelf.extraction.spec import ExtractorSpec
+
+ROUNDS = 3
+RAW_SECONDS = 4.0
+ONE_BY_ONE_SECONDS = 15.0
+COUNTS = (100, 1_000, 10_000)
+"""Photos over which memory is measured, with the first extractor."""
+SAMPLE = 32
+"""Photos whose vectors are compared between precisions."""
+KERAS = "3.15.1"
+TENSORFLOW = "2.21.0"
+
+BARS = {
+    "resnet50": (
+        Bar("resnet50_disk_over_raw", "at least", 0.92),
+        Bar("resnet50_s3_over_raw", "at least", 0.92),
+        Bar("resnet50_disk_over_one_by_one", "at least", 3.3),
+    ),
+    "googlenet": (
+        Bar("googlenet_disk_over_raw", "at least", 0.85),
+        Bar("googlenet_s3_over_raw", "at least", 0.85),
+    ),
+}
+BF16_BARS = (Bar("bf16_over_f32", "at least", 1.7), Bar("bf16_cosine_least", "at least", 0.999))
+READY_SECONDS = 2.0
+PEAK_GROWTH = 1.1
+
+
+def median_ratio(above: Iterable[float], below: Iterable[float]) -> float:
+    """Median of the ratios of what was measured in turns."""
+    return statistics.median(one / other for one, other in zip(above, below, strict=True))
+
+
+class Comparison:
+    """One extractor, measured in turns."""
+
+    def __init__(self, spec: ExtractorSpec, running: Service, raw: RawEngine | None) -> None:
+        self._spec = spec
+        self._running = running
+        self._raw = raw
+        self.ways: dict[str, list[float]] = {}
+        self.figures: dict[str, list[float]] = {"raw": [], "disk": [], "s3": []}
+
+    def turn(self, disk: Photos, s3: Photos, count: int) -> None:
+        """Measure each once."""
+        if self._raw:
+            rates = self._raw.images_per_second(RAW_SECONDS)
+            for way, rate in rates.items():
+                self.ways.setdefault(way, []).append(rate)
+            self.figures["raw"].append(max(rates.values()))
+        self.figures["disk"].append(self._running.images_per_second(disk, count))
+        self.figures["s3"].append(self._running.images_per_second(s3, count))
+        print(self._spec.name, {name: round(rates[-1], 1) for name, rates in self.figures.items() if rates}, flush=True)
+
+    def ratios(self) -> dict[str, float]:
+        """What the turns give."""
+        rates = {name: statistics.median(measured) for name, measured in self.figures.items() if measured}
+        compared = {f"{place}_over_raw": self._over_raw(place) for place in ("disk", "s3")} if self._raw else {}
+        return {**{f"{name}_per_s": rate for name, rate in rates.items()}, **compared}
+
+    def _over_raw(self, place: str) -> float:
+        # The engine's best way, whichever it is: the same in all turns.
+        best = max(self.ways, key=lambda way: statistics.median(self.ways[way]))
+        return median_ratio(self.figures[place], self.ways[best])
+
+
+def one_by_one_rate(python: Path, name: str, folder: Path) -> float:
+    """Images per second of Keras on TensorFlow."""
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command: list[str | Path] = [python, one_by_one.__file__, name, folder, str(ONE_BY_ONE_SECONDS)]
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    return float(done.stdout.split()[-1])
+
+
+def keras_environment() -> Path:
+    """Make the environment that FrImCla's way runs in, once; returns its interpreter."""
+    folder = Path(__file__).parents[1] / "build" / "keras"
+    python = folder / "bin" / "python"
+    if not (folder / ".complete").exists():
+        venv.create(folder, with_pip=True, clear=True)
+        packages = [f"keras=={KERAS}", f"tensorflow-cpu=={TENSORFLOW}", "pillow"]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+        (folder / ".complete").touch()
+    return python
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where everything is, and with how many cores and photos it is measured."""
+
+    folder: Path
+    store: str
+    weights: str
+    cores: int
+    count: int
+    photos: Path
+    """The generated JPEGs, as many as anything needs."""
+    disk: Photos
+    s3: Photos
+
+
+def compare(spec: ExtractorSpec, setting: Setting) -> dict[str, Any]:
+    """Measure one extractor in turns; its figures by name."""
+    raw = None
+    if isinstance(spec.method, Network):
+        network = network_for(spec, open_store(setting.store), setting.weights)
+        raw = RawEngine(network, precision=spec.method.precision, cores=setting.cores)
+    with service.running(spec, setting.store, setting.folder, cores=setting.cores) as running:
+        running.images_per_second(setting.disk, min(setting.count, 100))
+        comparison = Comparison(spec, running, raw)
+        for _ in range(ROUNDS):
+            comparison.turn(setting.disk, setting.s3, setting.count)
+    with service.running(spec, setting.store, setting.folder, cores=setting.cores) as again:
+        figures = {**comparison.ratios(), "ready_s": again.ready_s}
+    if spec.name in one_by_one.NETWORKS:
+        rate = one_by_one_rate(keras_environment(), spec.name, setting.photos)
+        figures |= {"one_by_one_per_s": rate, "disk_over_one_by_one": figures["disk_per_s"] / rate}
+    return figures
+
+
+def compare_precisions(name: str, setting: Setting) -> dict[str, float]:
+    """How much faster the engine is in bf16, and how near its vectors are to those of f32 on photos."""
+    pixels = [
+        squeezed(decode(path.read_bytes(), max_pixels=10**8), size=(224, 224))
+        for path in sorted(setting.photos.glob("*/*.jpg"))[:SAMPLE]
+    ]
+    raw, vectors = {}, {}
+    for precision in PRECISIONS:
+        spec = find(f"{name}:{precision}")
+        network = network_for(spec, open_store(setting.store), setting.weights)
+        raw[precision] = RawEngine(network, precision=precision, cores=setting.cores)
+        engine = Engine(network, cores=setting.cores, precision=precision)
+        vectors[precision] = np.stack([engine.infer(image) for image in pixels]).astype(np.float64)
+    turns = [{one: max(raw[one].images_per_second(RAW_SECONDS).values()) for one in raw} for _ in range(ROUNDS)]
+    f32, bf16 = (vectors[one] / np.linalg.norm(vectors[one], axis=1, keepdims=True) for one in PRECISIONS)
+    return {
+        "bf16_over_f32": median_ratio([turn["bf16"] for turn in turns], [turn["f32"] for turn in turns]),
+        "bf16_cosine_least": float((f32 * bf16).sum(axis=1).min()),
+    }
+
+
+def memory(spec: ExtractorSpec, setting: Setting) -> dict[int, float]:
+    """Most memory of a fresh service, in MiB, by the number of photos that it extracts."""
+    found = {}
+    available = len(setting.disk.images)
+    for count in sorted({min(count, available) for count in COUNTS}):
+        with service.running(spec, setting.store, setting.folder, cores=setting.cores) as running:
+            found[count] = running.peak_mb(setting.disk, count)
+        print(spec.name, f"{count} photos", f"{found[count]:.0f} MB", flush=True)
+    return found
+
+
+def has_bf16() -> bool:
+    """Whether this CPU has instructions for 16-bit floats."""
+    return "BF16" in load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def measure(names: list[str], setting: Setting) -> tuple[dict[str, Any], list[Bar]]:
+    """Measure all that is asked for; the figures, and what they have to reach."""
+    figures: dict[str, Any] = {}
+    bars: list[Bar] = []
+    for name in names:
+        figures |= {f"{name}_{figure}": value for figure, value in compare(find(name), setting).items()}
+        bars += [*BARS.get(name, ()), Bar(f"{name}_ready_s", "at most", READY_SECONDS)]
+    networks = [name for name in names if isinstance(find(name).method, Network)]
+    if networks and has_bf16():
+        figures |= compare_precisions(networks[0], setting)
+        bars += BF16_BARS
+    elif networks:
+        figures["bf16_over_f32"] = "not measured: this CPU has no instructions for it"
+    # The quickest: memory does not depend on how long each photo takes.
+    quickest = min(names, key=lambda name: find(name).cost_seconds)
+    peaks = memory(find(networks[-1] if networks else quickest), setting)
+    figures["peak_mb"] = peaks
+    if len(peaks) == len(COUNTS):
+        figures["peak_growth"] = peaks[COUNTS[2]] / peaks[COUNTS[1]]
+        bars.append(Bar("peak_growth", "at most", PEAK_GROWTH))
+    return figures, bars
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print, and return the exit status."""
+    names = arguments[0].split(",") if arguments else ["resnet50", "googlenet", "lab888"]
+    count = int(arguments[1]) if len(arguments) > 1 else 1_000
+    most = COUNTS[-1] if count == 1_000 else count
+    cores = int(os.environ.get("OFFSHELF_CORES", "2"))
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])  # and so for all that is started here
+    material = os.environ.get("OFFSHELF_TEST_MATERIAL", "")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "s3").mkdir()
+        with serve_s3(folder / "s3") as server:
+            os.environ |= {**server.environ, "OFFSHELF_S3_ENDPOINT": f"http://{server.address}"}
+            os.environ["OFFSHELF_DATA_BUCKETS"] = bucket = "s3://photos"
+            drawn = photos.generate(folder / "photos", most)
+            shutil.copytree(drawn, folder / "s3" / "photos")
+            store = f"s3://{BUCKET}/store"
+            setting = Setting(
+                folder=folder,
+                store=store,
+                weights=os.environ.get("OFFSHELF_WEIGHTS", "") or (f"{material}/weights" if material else ""),
+                cores=cores,
+                count=count,
+                photos=drawn,
+                disk=service.register(store, str(drawn)),
+                s3=service.register(store, bucket, (bucket,)),
+            )
+            figures, bars = measure(names, setting)
+    return report({"cores": cores, "photos": count, **figures}, bars)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
