@@ -37,7 +37,6 @@ UNUSED = {
     "openvino/libs/libopenvino_intel_npu*": "inference on an NPU",
     "openvino/libs/libopenvino_gguf_frontend*": "a format that no network comes in",
     "openvino/libs/libopenvino_jax_frontend*": "a format that no network comes in",
-    "openvino/libs/libopenvino_onnx_frontend*": "a format that no network comes in",
     "openvino/libs/libopenvino_paddle_frontend*": "a format that no network comes in",
     "openvino/libs/libopenvino_pytorch_frontend*": "a format that no network comes in",
     "openvino/libs/libopenvino_tensorflow_frontend*": "a format that no network comes in",

@@ -1,4 +1,7 @@
-"""Starts an extractor: ``OFFSHELF_EXTRACTOR=hog python -m offshelf.services.extractor``."""
+"""Starts an extractor: ``OFFSHELF_EXTRACTOR=hog python -m offshelf.services.extractor``.
+
+``OFFSHELF_EXTRACTOR=custom`` serves those that it is asked for: with parameters, and networks of users' own.
+"""
 
 from __future__ import annotations
 
@@ -6,39 +9,52 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from offshelf.errors import InvalidInput
+from offshelf.extraction.extractors import Extractors
 from offshelf.extraction.pipeline import Extraction
-from offshelf.extraction.registry import EXTRACTORS, find
+from offshelf.extraction.registry import EXTRACTORS
 from offshelf.rpc.server import run
 from offshelf.services.extractor.segments import SegmentExtractor
 from offshelf.services.extractor.servicer import ExtractorService
+from offshelf.services.extractor.serving import CUSTOM, CustomExtractors, OneExtractor
 from offshelf.store import open_store
 
 if TYPE_CHECKING:
+    from offshelf.extraction.spec import ExtractorSpec
+    from offshelf.services.extractor.serving import Serves
     from offshelf.settings import Settings
 
 
 async def make_service(settings: Settings) -> ExtractorService:
     """Put an extractor together."""
     if not settings.extractor:
-        raise InvalidInput(f"Set OFFSHELF_EXTRACTOR to the extractor to serve: {', '.join(EXTRACTORS)}.")
+        raise InvalidInput(f"Set OFFSHELF_EXTRACTOR to the extractor to serve: {', '.join(EXTRACTORS)}, or {CUSTOM}.")
     store = await asyncio.to_thread(open_store, settings.store)
-    extraction = Extraction(
-        find(settings.extractor),
-        store=store,
-        weights=settings.weights,
-        fetch=settings.fetch,
-        cores=settings.cores,
-        max_pixels=settings.max_image_pixels,
-        decode_seconds=settings.decode_seconds,
-    )
+    extractors = Extractors(store)
+
+    def make(spec: ExtractorSpec) -> Extraction:
+        return Extraction(
+            spec,
+            store=store,
+            weights=settings.weights,
+            fetch=settings.fetch,
+            cores=settings.cores,
+            max_pixels=settings.max_image_pixels,
+            decode_seconds=settings.decode_seconds,
+        )
+
+    serves: Serves
+    if settings.extractor == CUSTOM:
+        serves = CustomExtractors(extractors, make)
+    else:
+        serves = OneExtractor(make(await asyncio.to_thread(extractors.find, settings.extractor)))
     segments = SegmentExtractor(
-        extraction,
+        serves,
         store,
         roots=settings.data_roots,
         max_pixels=settings.max_image_pixels,
         buckets=settings.data_buckets,
     )
-    return ExtractorService(extraction, segments)
+    return ExtractorService(serves, segments)
 
 
 if __name__ == "__main__":

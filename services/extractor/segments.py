@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from offshelf.datasets import image_reader, open_source, read_dataset
 from offshelf.digests import is_digest
-from offshelf.errors import Conflict, InvalidInput
+from offshelf.errors import InvalidInput
 from offshelf.features import write_segment
 from offshelf.images import ImageStatus
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from offshelf.extraction.pipeline import Extraction, UnreadImage
+    from offshelf.services.extractor.serving import Serves
     from offshelf.store import ObjectStore
 
 _DATASETS_KEPT = 2
@@ -46,15 +47,17 @@ class SegmentOutcome:
     extracted: int
     quarantined: int
     unread: tuple[UnreadImage, ...]
+    dimension: int
+    """Length of a vector."""
 
 
 class SegmentExtractor:
-    """Makes segments with one extractor.
+    """Makes segments.
 
     Parameters
     ----------
-    extraction
-        The extractor, started.
+    extractors
+        Those of this replica.
     store
         Where datasets are read from and segments written to.
     roots
@@ -62,19 +65,19 @@ class SegmentExtractor:
     buckets
         What sources in buckets must lie under.
     max_pixels
-        The extraction's limit, which a segment records.
+        The extractors' limit, which a segment records.
     """
 
     def __init__(
         self,
-        extraction: Extraction,
+        extractors: Serves,
         store: ObjectStore,
         *,
         roots: tuple[Path, ...] | None,
         max_pixels: int,
         buckets: tuple[str, ...] = (),
     ) -> None:
-        self._extraction = extraction
+        self._extractors = extractors
         self._store = store
         self._roots = roots
         self._buckets = buckets
@@ -100,7 +103,7 @@ class SegmentExtractor:
         Conflict
             If the request is for another extractor or fingerprint.
         InvalidInput
-            If it names no image.
+            If it names no image, or an extractor that cannot be loaded.
         NotFound
             If the dataset is not in the store.
         PermissionDenied
@@ -110,7 +113,17 @@ class SegmentExtractor:
         OffshelfError
             What the source or the store raises.
         """
-        self._check(request)
+        _check(request.images)
+        with self._extractors.lease(request.extractor, request.fingerprint) as extraction:
+            return self._extract(extraction, request, on_progress, stop)
+
+    def _extract(
+        self,
+        extraction: Extraction,
+        request: SegmentRequest,
+        on_progress: Callable[[int], None],
+        stop: threading.Event,
+    ) -> SegmentOutcome:
         images = sorted(set(request.images))
         dataset = self._dataset(request.dataset)
         source = open_source(
@@ -125,33 +138,25 @@ class SegmentExtractor:
 
         try:
             read = image_reader(source, dataset, stop=stop)
-            found = self._extraction.extract(read, images, on_done=count, stop=stop)
+            found = extraction.extract(read, images, on_done=count, stop=stop)
         finally:
             source.close()
         key = ""
         if found.rows:
             key = write_segment(
                 self._store,
-                self._extraction.fingerprint,
+                extraction.fingerprint,
                 images,
                 found.rows,
                 max_pixels=self._max_pixels,
-                dimension=self._extraction.spec.dimension,
+                dimension=extraction.dimension,
             )
         extracted = sum(row.status is ImageStatus.OK for row in found.rows)
-        return SegmentOutcome(key, extracted, len(found.rows) - extracted, found.unread)
+        return SegmentOutcome(key, extracted, len(found.rows) - extracted, found.unread, extraction.dimension)
 
-    def _check(self, request: SegmentRequest) -> None:
-        name, fingerprint = self._extraction.spec.name, self._extraction.fingerprint
-        if request.extractor != name:
-            # No fault of the request's: an address may have passed from one pod to another.
-            raise Conflict(f"This replica serves {name}, not {request.extractor!r}.")
-        if request.fingerprint != fingerprint:
-            raise Conflict(
-                f"This replica's {name} has another fingerprint than the one asked for: all services must have the "
-                "same version of Offshelf."
-            )
-        if not request.images:
-            raise InvalidInput("No image is named.")
-        if not all(is_digest(image) for image in request.images):
-            raise InvalidInput("An image is named by something else than its SHA-256.")
+
+def _check(images: tuple[str, ...]) -> None:
+    if not images:
+        raise InvalidInput("No image is named.")
+    if not all(is_digest(image) for image in images):
+        raise InvalidInput("An image is named by something else than its SHA-256.")

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     import grpc.aio
 
-    from offshelf.extraction.pipeline import Extraction
     from offshelf.features import SegmentRow
     from offshelf.services.extractor.segments import SegmentExtractor
+    from offshelf.services.extractor.serving import Serves
 
 _CALLS = 4
 """Calls worked on at once: a unit, the next one whose images are read meanwhile, and room for encoded images."""
@@ -47,10 +47,10 @@ _STATUSES = {
 
 
 class ExtractorServicer(extractor_pb2_grpc.ExtractorServiceServicer):
-    """Answers calls with one extractor."""
+    """Converts, calls one method, converts."""
 
-    def __init__(self, extraction: Extraction, segments: SegmentExtractor, offload: Offload) -> None:
-        self._extraction = extraction
+    def __init__(self, extractors: Serves, segments: SegmentExtractor, offload: Offload) -> None:
+        self._extractors = extractors
         self._segments = segments
         self._offload = offload
 
@@ -60,10 +60,10 @@ class ExtractorServicer(extractor_pb2_grpc.ExtractorServiceServicer):
         context: grpc.aio.ServicerContext[pb.DescribeRequest, pb.DescribeResponse],  # noqa: ARG002
     ) -> pb.DescribeResponse:
         """Say which extractor this is."""
-        spec = self._extraction.spec
-        return pb.DescribeResponse(
-            extractor=spec.name, fingerprint=self._extraction.fingerprint, dimension=spec.dimension
-        )
+        only = self._extractors.only
+        if only is None:
+            return pb.DescribeResponse()
+        return pb.DescribeResponse(extractor=only.spec.name, fingerprint=only.fingerprint, dimension=only.dimension)
 
     async def ExtractSegment(
         self,
@@ -107,7 +107,12 @@ class ExtractorServicer(extractor_pb2_grpc.ExtractorServiceServicer):
         """Extract images that came along."""
         if not request.images:
             raise InvalidInput("No image was sent.")
-        rows = await self._offload.run(self._extraction.extract_bytes, list(request.images))
+
+        def work(*, stop: threading.Event) -> list[SegmentRow]:
+            with self._extractors.lease(request.extractor, request.fingerprint) as extraction:
+                return extraction.extract_bytes(request.images, stop=stop)
+
+        rows = await self._offload.run(work)
         return pb.ExtractImagesResponse(results=[_embedding(row) for row in rows])
 
 
@@ -116,28 +121,28 @@ class ExtractorService:
 
     name = "offshelf.v1.ExtractorService"
 
-    def __init__(self, extraction: Extraction, segments: SegmentExtractor) -> None:
-        self._extraction = extraction
+    def __init__(self, extractors: Serves, segments: SegmentExtractor) -> None:
+        self._extractors = extractors
         self._offload = Offload(_CALLS, _QUEUED_CALLS)
-        self._servicer = ExtractorServicer(extraction, segments, self._offload)
+        self._servicer = ExtractorServicer(extractors, segments, self._offload)
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer to the server."""
         extractor_pb2_grpc.add_ExtractorServiceServicer_to_server(self._servicer, server)
 
     async def warm_up(self) -> None:
-        """Load the network and take one image through everything."""
-        await asyncio.to_thread(self._extraction.start)
+        """Load what every call needs: of one extractor, its network."""
+        await asyncio.to_thread(self._extractors.warm_up)
 
     def is_live(self) -> bool:
-        """Tell whether the network still answers; decoders that hang are ended one by one and do not count."""
-        return self._extraction.seconds_in_inference < _STUCK_SECONDS
+        """Tell whether networks still answer; decoders that hang are ended one by one and do not count."""
+        return self._extractors.seconds_in_inference < _STUCK_SECONDS
 
     async def close(self) -> None:
         """End the work and its processes."""
         # In this order: work in its last image would wait for a decoder that is no longer there.
         await self._offload.close()
-        await asyncio.to_thread(self._extraction.close)
+        await asyncio.to_thread(self._extractors.close)
 
 
 def _written(outcome: SegmentOutcome) -> pb.SegmentWritten:
@@ -145,6 +150,7 @@ def _written(outcome: SegmentOutcome) -> pb.SegmentWritten:
         key=outcome.key,
         images_extracted=outcome.extracted,
         images_quarantined=outcome.quarantined,
+        dimension=outcome.dimension,
         unread=[pb.UnreadImage(image=bytes.fromhex(lost.image), reason=lost.reason) for lost in outcome.unread],
     )
 

@@ -8,15 +8,17 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from offshelf.audit import AuditTrail
-from offshelf.extraction.registry import EXTRACTORS
+from offshelf.extraction.extractors import Extractors
 from offshelf.rpc.offload import Offload
 from offshelf.services.orchestrator.catalog import ExtractorCatalog
 from offshelf.services.orchestrator.datasets_servicer import DatasetServicer
 from offshelf.services.orchestrator.dispatch.dispatcher import Dispatcher
 from offshelf.services.orchestrator.holdings import desk
 from offshelf.services.orchestrator.holdings.deletion import delete_dataset
+from offshelf.services.orchestrator.holdings.fetching import Fetcher
 from offshelf.services.orchestrator.holdings.garbage import collect_garbage
 from offshelf.services.orchestrator.metrics import OrchestratorMetrics
+from offshelf.services.orchestrator.networks_servicer import NetworkServicer
 from offshelf.services.orchestrator.runs.execution import Execution
 from offshelf.services.orchestrator.runs.intake import Intake
 from offshelf.services.orchestrator.runs.journal import Workbench
@@ -26,6 +28,7 @@ from offshelf.services.orchestrator.servicer import OrchestratorServicer
 from offshelf.services.orchestrator.tenure.embedded import EmbeddedTenure
 from offshelf.store import DOOR_SECONDS, open_store
 from offshelf.v1.dataset_pb2_grpc import add_DatasetServiceServicer_to_server
+from offshelf.v1.network_pb2_grpc import add_NetworkServiceServicer_to_server
 from offshelf.v1.orchestrator_pb2_grpc import add_OrchestratorServiceServicer_to_server
 
 if TYPE_CHECKING:
@@ -44,10 +47,10 @@ _THREADS = 32
 
 
 class OrchestratorService:
-    """What `offshelf.rpc.server` serves: runs and datasets, over one store, for as long as the tenure lasts."""
+    """What `offshelf.rpc.server` serves: runs, datasets and networks of one store, as long as the tenure lasts."""
 
     name = "offshelf.v1.OrchestratorService"
-    other_names = ("offshelf.v1.DatasetService",)
+    other_names = ("offshelf.v1.DatasetService", "offshelf.v1.NetworkService")
     largest_request = 4 * 1024 * 1024
     """A question about 100,000 images has 3.4 MB. Of protobuf, bytes become objects of many times that size."""
 
@@ -59,7 +62,7 @@ class OrchestratorService:
         # A server with users of its own must not read for them whatever its account can read. Not so the only user of a
         # machine, who is that account.
         roots = () if settings.users and settings.data_roots is None else settings.data_roots
-        catalog = ExtractorCatalog(store, settings.weights, settings.fetch, EXTRACTORS)
+        catalog = ExtractorCatalog(store, settings.weights, settings.fetch, Extractors(store))
         bench = Workbench(
             store=store,
             catalog=catalog,
@@ -98,6 +101,7 @@ class OrchestratorService:
             in_use=self._orchestrator.datasets_in_use,
             quota_images=settings.quota_images,
             quota_bytes=settings.quota_bytes,
+            fetch=Fetcher(buckets=settings.data_buckets, hosts=settings.fetch_hosts, beside=store.url),
         )
 
     @property
@@ -111,6 +115,7 @@ class OrchestratorService:
         add_OrchestratorServiceServicer_to_server(runs, server)
         datasets = DatasetServicer(self._desk.library, self._desk.uploads)
         add_DatasetServiceServicer_to_server(datasets, server)
+        add_NetworkServiceServicer_to_server(NetworkServicer(self._desk.networks), server)
 
     def measure(self, registry: CollectorRegistry) -> None:
         """Let Prometheus read what is counted here."""

@@ -5,35 +5,39 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from offshelf.extraction import registry
+from offshelf.extraction.own.stored import missing_file, stored_as
 from offshelf.extraction.spec import fingerprint
 from offshelf.extraction.weights.finding import availability
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from offshelf.extraction.extractors import Extractors
     from offshelf.extraction.spec import ExtractorSpec
     from offshelf.store import ObjectStore
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractorCatalog:
-    """The extractors of this installation."""
+    """The extractors of this installation. What is asked may be asked of the store, which blocks."""
 
     store: ObjectStore
     weights: str
     """Where weights are looked for (the setting of that name)."""
     fetch: str
-    extractors: Mapping[str, ExtractorSpec]
+    extractors: Extractors
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names, in the registry's order."""
-        return tuple(self.extractors)
+        """All names that are registered, in the registry's order."""
+        return tuple(self.extractors.registered)
+
+    def list(self) -> list[tuple[ExtractorSpec, str]]:
+        """List all extractors, networks of users' own last, each with what `availability` says of it."""
+        specs = [*self.extractors.registered.values(), *self.extractors.own()]
+        return [(spec, self._availability(spec)) for spec in specs]
 
     def find(self, name: str) -> ExtractorSpec:
-        """Look an extractor up; see `registry.find`."""
-        return registry.find(name, self.extractors)
+        """Look an extractor up; see `Extractors.find`."""
+        return self.extractors.find(name)
 
     def fingerprint(self, name: str) -> str:
         """Digest of everything that decides an extractor's vectors."""
@@ -41,4 +45,9 @@ class ExtractorCatalog:
 
     def availability(self, name: str) -> str:
         """Return nothing if the extractor can be used here, else why not and what to do, in one line."""
-        return availability(self.find(name), self.weights, self.fetch, store=self.store)
+        return self._availability(self.find(name))
+
+    def _availability(self, spec: ExtractorSpec) -> str:
+        if key := stored_as(spec):
+            return "" if self.store.stat(key) else missing_file(spec)
+        return availability(spec, self.weights, self.fetch, store=self.store)

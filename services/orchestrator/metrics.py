@@ -59,24 +59,28 @@ class OrchestratorMetrics:
         """Say how many replicas are ready and how many units wait for one; see Prometheus' `Collector`."""
         ready = GaugeMetricFamily("offshelf_replicas_ready", "Replicas that are ready.", labels=["role"])
         waiting = GaugeMetricFamily("offshelf_units_waiting", "Units that wait for a replica.", labels=["role"])
+        counts: dict[str, tuple[int, int]] = {}
         for role in self._pool.roles():
-            ready.add_metric([str(role)], len(self._pool.ready(role)))
-            waiting.add_metric([str(role)], self._pool.waiting(role))
+            are_ready, wait = counts.get(_bounded(str(role)), (0, 0))
+            counts[_bounded(str(role))] = are_ready + len(self._pool.ready(role)), wait + self._pool.waiting(role)
+        for label, (are_ready, wait) in counts.items():
+            ready.add_metric([label], are_ready)
+            waiting.add_metric([label], wait)
         yield ready
         yield waiting
 
     def unit_ended(self, role: str, outcome: str, seconds: float) -> None:
         """See `Figures`."""
-        self._units.labels(role, outcome).inc()
-        self._unit_seconds.labels(role).observe(seconds)
+        self._units.labels(_bounded(role), outcome).inc()
+        self._unit_seconds.labels(_bounded(role)).observe(seconds)
 
     def unit_retried(self, role: str, reason: str) -> None:
         """See `Figures`."""
-        self._retried.labels(role, reason).inc()
+        self._retried.labels(_bounded(role), reason).inc()
 
     def images(self, extractor: str, outcome: str, count: int) -> None:
         """See `Figures`."""
-        self._images.labels(extractor, outcome).inc(count)
+        self._images.labels(_bounded(extractor), outcome).inc(count)
 
     def cache(self, what: str, *, hits: int, misses: int) -> None:
         """See `Figures`."""
@@ -86,3 +90,8 @@ class OrchestratorMetrics:
     def run_ended(self, state: str) -> None:
         """See `Figures`."""
         self._runs.labels(state).inc()
+
+
+def _bounded(name: str) -> str:
+    """Leave an extractor's parameters, and the name of somebody's network, out of a label: there is no end of them."""
+    return name.partition(":")[0]

@@ -132,17 +132,16 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
 
     async def DescribeCatalog(self, request: pb.DescribeCatalogRequest, context: Context) -> pb.DescribeCatalogResponse:
         del request, context
-        catalog = self._orchestrator.catalog
-        reasons = await asyncio.to_thread(lambda: {name: catalog.availability(name) for name in catalog.names})
+        listed = await asyncio.to_thread(self._orchestrator.catalog.list)
         return pb.DescribeCatalogResponse(
             extractors=[
                 pb.CatalogExtractor(
-                    entry=pb.CatalogEntry(name=name, description=catalog.find(name).description),
-                    dimension=catalog.find(name).dimension,
+                    entry=pb.CatalogEntry(name=spec.name, description=spec.description),
+                    dimension=spec.dimension,
                     available=not reason,
                     reason=reason,
                 )
-                for name, reason in reasons.items()
+                for spec, reason in listed
             ],
             classifiers=[
                 pb.CatalogEntry(name=spec.name, description=spec.description)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from offshelf.errors import Conflict, DataLoss, InvalidInput, NotFound
-from offshelf.extraction import registry
+from offshelf.extraction.extractors import Extractors
+from offshelf.extraction.own.description import is_name
 from offshelf.extraction.pipeline import Extraction
 from offshelf.extraction.runtime import load_openvino
 from offshelf.extraction.spec import fingerprint as fingerprint_of
@@ -28,13 +29,13 @@ class InstalledExtractors:
     settings
         Where weights are looked for, and the limits of the decoder.
     extractors
-        The extractors there are, by name.
+        Those that have a name of their own; networks of users' own are in the store.
     """
 
     def __init__(self, store: ObjectStore, settings: Settings, extractors: Mapping[str, ExtractorSpec]) -> None:
         self._store = store
         self._settings = settings
-        self._extractors = extractors
+        self._extractors = Extractors(store, extractors)
 
     def warm_up(self) -> None:
         """Import the engine."""
@@ -55,7 +56,12 @@ class InstalledExtractors:
         Conflict
             If there is none of this name or fingerprint here, or its weights cannot be had.
         """
-        spec = registry.lookup(name, self._extractors)
+        spec = self._extractors.lookup(name)
+        if spec is None and is_name(name):
+            raise Conflict(
+                f"The model needs the network {name}, which this store does not have: upload its file with the same "
+                "description (Client.upload_network)."
+            )
         if spec is None:
             raise Conflict(
                 f"The model needs the extractor {name!r}, which this version of Offshelf does not have. "

@@ -11,7 +11,7 @@ from offshelf import models
 from offshelf.digests import is_digest
 from offshelf.errors import Cancelled, InvalidInput, NotFound, StoreUnavailable
 from offshelf.estimators import building, registry
-from offshelf.services.predictor.leases import LeaseCache
+from offshelf.leases import LeaseCache
 from offshelf.store import keys
 
 if TYPE_CHECKING:

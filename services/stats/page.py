@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from offshelf.estimators.registry import CLASSIFIERS
-from offshelf.extraction import registry
 from offshelf.measures import MEASURES
 from offshelf.runs import Combination
 from offshelf.services.stats import wording
@@ -16,6 +15,8 @@ from offshelf.services.stats.significance import ALPHA
 from offshelf.services.stats.verdict import Verdict, verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import jinja2
 
     from offshelf.services.stats.comparison import Comparison, RankedCombination
@@ -92,6 +93,8 @@ class Page:
     left_out: tuple[str, ...]
     grouped: bool
     """Whether images belong to groups that were not divided."""
+    descriptions: Mapping[str, str]
+    """Of the extractors that are known here, by name."""
     version: str
     """Of Offshelf."""
 
@@ -156,7 +159,7 @@ class Page:
     @property
     def glossary(self) -> tuple[tuple[str, str], ...]:
         """The extractors and classifiers of this report, each with what it does in plain words."""
-        extractors = [(name, spec.description) for name in self.extractors if (spec := registry.lookup(name))]
+        extractors = [(name, self.descriptions[name]) for name in self.extractors if name in self.descriptions]
         classifiers = [(name, CLASSIFIERS[name].description) for name in self.classifiers if name in CLASSIFIERS]
         return (*extractors, *classifiers)
 

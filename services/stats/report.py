@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from offshelf.datasets import read_dataset
 from offshelf.digests import canonical_json, digest_of
+from offshelf.extraction.extractors import Extractors
 from offshelf.services.stats.comparison import read_comparison
 from offshelf.services.stats.exports import scores_parquet, table_csv
 from offshelf.services.stats.folds import StoredFolds
@@ -88,6 +89,7 @@ def render_report(store: ObjectStore, request: ReportRequest, *, stop: threading
     dataset = read_dataset(store, comparison.dataset)
     folds = StoredFolds(store, dataset, folds=len(comparison.folds), stop=stop)
     winner = OutOfFoldPredictions.of(dataset, folds.of(comparison.best.scores))
+    extractors, names = Extractors(store), comparison.best_of_extractors
     page = Page(
         title=request.title,
         comparison=comparison,
@@ -95,6 +97,7 @@ def render_report(store: ObjectStore, request: ReportRequest, *, stop: threading
         skipped=request.skipped,
         left_out=request.left_out,
         grouped=bool(dataset.groups),
+        descriptions={name: spec.description for name in names if (spec := extractors.lookup(name))},
         version=metadata.version("offshelf"),
     )
     contents = {

@@ -111,6 +111,10 @@ class Settings:
     fetch: str = "auto"
     """Whether a message about missing weights names where they are published ("auto") or not ("never")."""
 
+    fetch_hosts: tuple[str, ...] = ()
+    """Hosts that files may be downloaded from, separated by white space. Unset: those that registered weights come
+    from, for these alone; networks that users name by an address are fetched from no host then."""
+
     cores: int = field(default_factory=available_cores)
     """Cores to use. Unset: those that the CPU affinity and the cgroup of the process allow."""
 
@@ -133,7 +137,7 @@ class Settings:
     """How much work the planner puts into one unit, in seconds."""
 
     extractor: str = ""
-    """Name of the extractor that an extractor replica serves."""
+    """Name of the extractor that an extractor replica serves; "custom" for all that have no replicas of their own."""
 
     embedded: str = ""
     """Life of the orchestrator of one machine: "attached" ends with its last client, "up" when told. Else empty."""
@@ -257,6 +261,10 @@ def _host(text: str) -> str:
     return text
 
 
+def _hosts(text: str) -> tuple[str, ...]:
+    return tuple(_host(host).lower() for host in text.split())
+
+
 _PORT: Final = _number(int, 0, 65535, "a whole number from 0 to 65535 (0 takes a free port)")
 _QUOTA: Final = _number(int, 0, 10**18, "a whole number from 0 on (0 for no limit)")
 _COUNT: Final = _number(int, 1, 10**15, "a whole number from 1 on")
@@ -272,6 +280,7 @@ _READERS: Final[Mapping[str, Callable[[str], object]]] = {
     "data_roots": _folders,
     "weights": str,
     "fetch": _one_of(*FETCH_POLICIES),
+    "fetch_hosts": _hosts,
     "cores": _COUNT,
     "log_level": _one_of(*LOG_LEVELS),
     "drain_seconds": _SECONDS,

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import io
 import socket
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 from minio import Minio
 
 from offshelf.datasets import ImageUnread, open_source, scan
-from offshelf.errors import DataLoss, NotFound, StoreDenied
+from offshelf.errors import DataLoss, InvalidInput, NotFound, PermissionDenied, StoreDenied
 from offshelf.extraction.spec import Network
 from offshelf.extraction.weights.arrays import parse_arrays
 from offshelf.extraction.weights.finding import availability, read_weights
+from offshelf.services.orchestrator.holdings.fetching import Fetcher, read_beside
 from offshelf.store import open_bucket, open_store
 from tests.contract.conftest import own_prefix
 from tests.integration.rclone_s3 import ACCESS_KEY, SECRET_KEY
@@ -145,3 +147,21 @@ def test_weights_come_from_a_mirror(s3_server: S3Server, name: str, tmp_path: Pa
         read_weights(spec, address)
     assert "has no such file" in availability(spec, "s3://no-such-bucket/weights")
     assert "begins with s3://bucket" in availability(spec, "s3://Not-A-Bucket")
+
+
+def test_a_network_is_fetched_from_a_bucket_of_data(s3_server: S3Server, name: str, environ: Mapping[str, str]) -> None:
+    """With its description, from the installation's own server, and from nowhere but below buckets that are named."""
+    data = bytes(range(256)) * 10_000
+    Photos(s3_server, name, {"nets/a.onnx": data, "nets/a.json": b"{}", "else/a.onnx": b""})
+    fetch = Fetcher(buckets=(f"s3://{name}/nets",), hosts=(), beside="/store")
+    stop = threading.Event()
+    address = f"s3://{name}/nets/a.onnx"
+    assert environ
+    assert b"".join(fetch(address, most=len(data), stop=stop)) == data
+    assert read_beside(fetch, address, most=10, stop=stop) == (f"s3://{name}/nets/a.json", b"{}")
+    with pytest.raises(InvalidInput, match="more than the 2559999 bytes"):
+        list(fetch(address, most=len(data) - 1, stop=stop))
+    with pytest.raises(NotFound):
+        list(fetch(f"s3://{name}/nets/b.onnx", most=10, stop=stop))
+    with pytest.raises(PermissionDenied):
+        list(fetch(f"s3://{name}/else/a.onnx", most=10, stop=stop))

@@ -17,10 +17,12 @@ from offshelf.rpc.server import start
 from offshelf.services.orchestrator.application import OrchestratorService
 from offshelf.services.orchestrator.datasets_servicer import DatasetServicer
 from offshelf.services.orchestrator.holdings.desk import QUEUE, THREADS, Desk
+from offshelf.services.orchestrator.networks_servicer import NetworkServicer
 from offshelf.settings import Settings
 from offshelf.store import open_store
 from offshelf.tokens import User, digest_of, write_users
 from offshelf.v1.dataset_pb2_grpc import add_DatasetServiceServicer_to_server
+from offshelf.v1.network_pb2_grpc import add_NetworkServiceServicer_to_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -32,9 +34,10 @@ TOKEN = "a-token-for-tests-of-datasets-000"
 
 
 class DatasetsService:
-    """The part of the orchestrator that knows datasets, alone."""
+    """The part of the orchestrator that knows datasets and networks, alone."""
 
     name = "offshelf.v1.DatasetService"
+    other_names = ("offshelf.v1.NetworkService",)
     largest_request = OrchestratorService.largest_request
 
     def __init__(self, settings: Settings, *, idle_seconds: float = 60.0) -> None:
@@ -52,8 +55,9 @@ class DatasetsService:
         )
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Add the servicer."""
+        """Add the servicers."""
         add_DatasetServiceServicer_to_server(DatasetServicer(self.desk.library, self.desk.uploads), server)
+        add_NetworkServiceServicer_to_server(NetworkServicer(self.desk.networks), server)
 
     async def warm_up(self) -> None:
         """Nothing to warm up."""

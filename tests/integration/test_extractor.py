@@ -18,16 +18,20 @@ import pytest
 from PIL import Image
 
 from offshelf.datasets import open_source, scan, source_uri, write_dataset
-from offshelf.errors import Conflict, InvalidInput, NotFound, PermissionDenied
+from offshelf.errors import Conflict, InvalidInput, NotFound, PermissionDenied, UnknownName
 from offshelf.extraction.pipeline import Extraction
 from offshelf.extraction.registry import EXTRACTORS
+from offshelf.extraction.registry import find as spec_of
 from offshelf.extraction.spec import Network, fingerprint
 from offshelf.features import read_segment
 from offshelf.images import ImageStatus
 from offshelf.rpc.channel import open_sync_channel
-from offshelf.store import open_store
+from offshelf.store import keys, open_store
 from offshelf.v1 import extractor_pb2 as pb
 from offshelf.v1.extractor_pb2_grpc import ExtractorServiceStub
+from tests.unit import tiny_onnx
+from tests.unit.own_networks import put_network
+from tests.unit.tiny_onnx import CHANNELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -340,3 +344,52 @@ def test_googlenet_knows_cats_and_dogs(tmp_path: Path, material: Path) -> None:
             assert np.mean([not guesses.isdisjoint(classes) for guesses in first_five]) >= 0.95
     finally:
         extraction.close()
+
+
+def test_a_network_of_a_users_own_tells_how_long_its_vectors_are(tmp_path: Path) -> None:
+    """A process that serves one has found it in the store, converted it and tried it before it is ready."""
+    sample = make_sample(tmp_path)
+    own = put_network(sample.store)
+    with running(tmp_path, own.name) as extractor:
+        described = extractor.stub.Describe(pb.DescribeRequest())
+        assert (described.extractor, described.fingerprint) == (own.name, fingerprint(own.spec))
+        assert described.dimension == CHANNELS
+        answer = written(extractor.stub, sample.request(extractor=own.name, fingerprint=described.fingerprint))
+    assert answer.dimension == CHANNELS == read_segment(sample.store, answer.key).dimension
+
+
+def test_a_network_that_does_not_fit_says_why_before_anything_is_served(tmp_path: Path) -> None:
+    """Whoever started the process reads the reason on its first line, as of any extractor that cannot be had."""
+    store = open_store(str(tmp_path / "store"))
+    own = put_network(store, tiny_onnx.network(64))
+    with spawned(tmp_path, own.name) as process:
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        assert process.wait(LONG) == 2
+    assert (said["ready"], said["kind"]) == (False, "InvalidInput")
+    assert "net.onnx does not fit: expected an image of 32 x 32 pixels" in said["error"]
+    assert not list(store.list(keys.NETWORKS))
+
+
+def test_a_custom_extractor_serves_what_it_is_asked_for(tmp_path: Path) -> None:
+    """One replica set serves extractors with parameters and networks of users' own; a bad one ends nothing."""
+    sample = make_sample(tmp_path)
+    good, bad = put_network(sample.store), put_network(sample.store, b"no network", name="bad.onnx")
+    wanted = [spec_of("lab:2,3,4"), good.spec, spec_of("hsv:2,2,2"), good.spec]
+    with running(tmp_path, "custom") as extractor:
+        assert extractor.stub.Describe(pb.DescribeRequest()) == pb.DescribeResponse()
+        for spec, length in zip(wanted, (24, CHANNELS, 8, CHANNELS), strict=True):
+            request = sample.request(extractor=spec.name, fingerprint=fingerprint(spec))
+            assert written(extractor.stub, request).dimension == length
+            answer = extractor.stub.ExtractImages(pb.ExtractImagesRequest(images=[digit(1)], extractor=spec.name))
+            assert len(answer.results[0].embedding) == length
+        with pytest.raises(InvalidInput, match=r"bad\.onnx cannot be read"):
+            written(extractor.stub, sample.request(extractor=bad.name, fingerprint=fingerprint(bad.spec)))
+        with pytest.raises(InvalidInput, match="There is no network"):
+            written(extractor.stub, sample.request(extractor="onnx:net@0123456789ab"))
+        with pytest.raises(Conflict, match="another fingerprint"):
+            written(extractor.stub, sample.request(extractor=good.name))
+        with pytest.raises(InvalidInput, match="must name one"):
+            extractor.stub.ExtractImages(pb.ExtractImagesRequest(images=[digit(1)]))
+        with pytest.raises(UnknownName, match="no extractor"):
+            extractor.stub.ExtractImages(pb.ExtractImagesRequest(images=[digit(1)], extractor="nobody"))

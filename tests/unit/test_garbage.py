@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from offshelf import datasets, features, scores
 from offshelf.errors import InvalidInput, OffshelfError, StoreUnavailable
+from offshelf.extraction.spec import fingerprint as spec_fingerprint
 from offshelf.services.orchestrator.holdings.deletion import delete_dataset
 from offshelf.services.orchestrator.holdings.garbage import collect_garbage
 from offshelf.services.orchestrator.holdings.references import Removal, read_references
 from offshelf.services.orchestrator.runs import runlog
 from offshelf.store import keys
 from offshelf.store.objects import ObjectInfo
+from tests.unit.own_networks import put_network
 from tests.unit.workshop import DAY, AgedStore, Workshop, content, dataset_of, fingerprint, image, load
 
 if TYPE_CHECKING:
@@ -369,3 +371,62 @@ def reaches(store: AgedStore, dataset: Dataset, key: str) -> bool:
         except OffshelfError:
             return False
     return False
+
+
+def of_networks(store: AgedStore) -> set[str]:
+    """List what the store has of networks that users brought."""
+    return {key for key in store.objects if key.startswith(keys.OWN_NETWORKS)}
+
+
+def test_a_network_that_nobody_used_goes(store: AgedStore) -> None:
+    """A week after it was brought; so does a file whose upload did not come to its end."""
+    own = put_network(store)
+    store.put(keys.own_network_file(UNKNOWN, "onnx"), b"half a netw")
+    assert (collect(store).others, len(of_networks(store))) == (4, 3)  # what the store holds besides
+    store.age(8)
+    assert collect(store).others == 3
+    assert of_networks(store) == set()
+    store.put(f"{keys.OWN_NETWORKS}README", b"somebody else's")
+    store.put(f"{keys.OWN_NETWORKS}{own.digest}/notes", b"somebody else's")
+    store.age(8)
+    assert collect(store).others == 0
+
+
+@pytest.mark.parametrize("precision", ["", ":bf16"])
+def test_a_network_stays_while_features_or_a_model_need_it(store: AgedStore, precision: str) -> None:
+    """With its converted form; and goes, a week later, with the last of what was made by it."""
+    own = put_network(store)
+    spec = own.named(f"{own.name}{precision}")
+    table = features.FeatureTable(PETS.digest, spec_fingerprint(spec), 3, ())
+    features.write_table(store, table)
+    store.put(keys.network(table.fingerprint, 1, "network.bin"), b"converted")
+    store.age(8)
+    collect(store)
+    assert len(of_networks(store)) == 2
+    assert keys.network(table.fingerprint, 1, "network.bin") in store.objects
+    store.delete(keys.table(table.fingerprint, table.digest))
+    collect(store)
+    assert of_networks(store) == set()
+    assert keys.network(table.fingerprint, 1, "network.bin") not in store.objects
+
+
+def test_a_network_of_an_unfinished_run_stays(store: AgedStore) -> None:
+    """However long ago the run was begun; and it keeps no more than if its extractor were a registered one."""
+    own, other = put_network(store), put_network(store, size=64)
+    Workshop(store, epoch=2).begin("GOES-ON", PETS, extractors=(own.name,))
+    store.age(30)
+    collect(store)
+    assert of_networks(store) == {
+        keys.own_network_card(own.digest),
+        keys.own_network_file(own.digest, "onnx"),
+    }
+    assert other.digest not in str(of_networks(store))
+
+
+def test_a_network_whose_card_is_damaged_stays(store: AgedStore) -> None:
+    """Nobody can tell what needs it."""
+    own = put_network(store)
+    store.put(keys.own_network_card(own.digest), b"{")
+    store.age(8)
+    collect(store)
+    assert len(of_networks(store)) == 2

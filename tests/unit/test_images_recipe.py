@@ -207,6 +207,14 @@ def test_what_does_not_change_an_image_does_not_build_it(tmp_path: Path) -> None
     assert recipe.digest("base", root=tmp_path) == before
 
 
+def test_readers_of_users_networks_stay() -> None:
+    """What reads ONNX and TensorFlow Lite is loaded by OpenVINO itself, which no import shows."""
+    gone = {path.name for pattern in UNUSED for path in PACKAGES.glob(pattern)}
+    for reader in ("onnx", "tensorflow_lite"):
+        (library,) = (PACKAGES / "openvino" / "libs").glob(f"libopenvino_{reader}_frontend*")
+        assert library.name not in gone
+
+
 @pytest.mark.parametrize("pattern", UNUSED)
 def test_what_is_removed_is_there(pattern: str) -> None:
     """The list of what is removed is no longer than it has to be."""

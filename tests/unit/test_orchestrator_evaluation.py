@@ -14,7 +14,7 @@ import pytest
 from offshelf import datasets, features
 from offshelf.datasets import Dataset, Item
 from offshelf.digests import digest_of
-from offshelf.errors import DataLoss, InvalidDataset, Unavailable
+from offshelf.errors import DataLoss, InvalidDataset, InvalidInput, NotFound, OffshelfError, Unavailable
 from offshelf.features import FeatureTable, ImageOutcome, SegmentRow
 from offshelf.images import ImageStatus
 from offshelf.runs import Combination, RunState
@@ -88,9 +88,11 @@ class Peers:
 class Catalog:
     """Knows one extractor, of which everything is there."""
 
+    dimension = 2
+
     def find(self, name: str) -> Any:
         """Find it."""
-        return SimpleNamespace(name=name, cost_seconds=1.0, dimension=2)
+        return SimpleNamespace(name=name, cost_seconds=1.0, dimension=self.dimension)
 
     def fingerprint(self, _name: str) -> str:
         """Return its fingerprint."""
@@ -297,3 +299,82 @@ async def test_what_was_found_and_what_was_sent_again_is_counted(
     await Evaluation("hog", PETS, bench, journal(RunLog(store, 1))).run()
     assert ledger.entries[:3] == [("hog", "reused", 4), ("features", 4, 0), ("scores", 0, 6)]
     assert set(ledger.entries[3:]) == {("trainer", "lost")}
+
+
+class Unmeasured(Catalog):
+    """Knows a network of which only it can tell how long its vectors are."""
+
+    dimension = 0
+
+
+class Measuring(Peers):
+    """Extracts vectors of three numbers, of all images but those that end it."""
+
+    def __init__(self, store: MemoryStore, deadly: frozenset[str] = frozenset()) -> None:
+        self._store = store
+        self._deadly = deadly
+
+    async def extract(self, replica: Replica, unit: ExtractionUnit, _: Callable[[int], None]) -> ExtractionOutcome:
+        """Write a segment, or be lost."""
+        if self._deadly & set(unit.images):
+            raise Unavailable(f"{replica.name} lost {unit}")
+        rows = [SegmentRow(image, ImageStatus.OK, "", np.ones(3, np.float32)) for image in unit.images]
+        key = features.write_segment(self._store, FINGERPRINT, unit.images, rows, max_pixels=MAX_PIXELS, dimension=3)
+        return ExtractionOutcome(key, len(rows), 0, dimension=3)
+
+
+def unmeasured(store: MemoryStore, deadly: frozenset[str] = frozenset(), *, unit_seconds: float = 10.0) -> Workbench:
+    """Put the tools of a run with such a network together."""
+    bench = replace(workbench(store, Fleet()), catalog=Unmeasured(), unit_seconds=unit_seconds)  # type: ignore[arg-type]
+    bench.dispatcher._peers = Measuring(store, deadly)  # type: ignore[assignment]
+    return bench
+
+
+async def test_a_network_tells_itself_how_long_its_vectors_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table says it, whether its segments were made now or by a run before."""
+    monkeypatch.setattr(trial, "_BACK_OFF_SECONDS", 0.0)
+    store = MemoryStore()
+    first = Evaluation("hog", PETS, unmeasured(store), journal(RunLog(store, 1)))
+    await first.run()
+    assert first.table is not None
+    assert first.table.dimension == 3
+    fewer = Dataset.of(PETS.items[:3])
+    found = Evaluation("hog", fewer, unmeasured(store), journal(RunLog(store, 2)))
+    await found.run()
+    assert found.table is not None
+    assert (found.table.dimension, found.table.segments) == (3, first.table.segments)
+
+
+async def test_images_that_end_a_network_are_put_on_record_with_the_right_length(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No later run tries them again; where it is not known yet how long a vector is, they count as unread."""
+    monkeypatch.setattr(trial, "_BACK_OFF_SECONDS", 0.0)
+    store = MemoryStore()
+    deadly = PETS.items[0].digest
+    together = Evaluation("hog", PETS, unmeasured(store, frozenset({deadly})), journal(RunLog(store, 1)))
+    await together.run()
+    assert together.skipped[deadly].status is ImageStatus.CRASHED
+    assert together.table is not None
+    assert {features.dimension_of(store, segment) for segment in together.table.segments} == {3}
+
+    store, alone = MemoryStore(), Dataset.of(PETS.items[:1])
+    evaluation = Evaluation("hog", alone, unmeasured(store, frozenset({deadly})), journal(RunLog(store, 1)))
+    await evaluation.run()
+    assert "ended the extractor's process" in evaluation.unread[deadly]
+
+
+@pytest.mark.parametrize("error", [NotFound("There is no network."), InvalidInput("net.onnx does not fit.")])
+async def test_a_network_that_cannot_be_had_is_left_out(store: MemoryStore, error: OffshelfError) -> None:
+    """Whether it has gone since the run was asked for, or a replica says that it cannot be loaded."""
+
+    class Gone(Catalog):
+        def find(self, name: str) -> Any:
+            """Find nothing."""
+            del name
+            raise error
+
+    run = journal(RunLog(store, 1))
+    bench = replace(workbench(store, Fleet()), catalog=Gone())  # type: ignore[arg-type]
+    await Evaluation("hog", PETS, bench, run).run()
+    assert run.status.left_out == [error.message]

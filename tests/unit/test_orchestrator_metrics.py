@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from offshelf.errors import DataLoss, StoreUnavailable, Unavailable
 from offshelf.services.orchestrator.dispatch import patience, trial
 from offshelf.services.orchestrator.dispatch.failures import Unreached
-from offshelf.services.orchestrator.fleet.replicas import Role
+from offshelf.services.orchestrator.fleet.replicas import Replica, Role
 from offshelf.services.orchestrator.metrics import OrchestratorMetrics
 from tests.unit.test_dispatch import FrailPeers, SteadyFleet, dispatcher, extraction
 
@@ -53,3 +53,21 @@ async def counted(accident: Exception) -> Callable[..., float | None]:
         with suppress(DataLoss):
             await dispatcher(peers, fleet, figures=figures).extract(extraction("a"), lambda _: None)
     return lambda name, **labels: registry.get_sample_value(name, {"role": str(ROLE), **labels})
+
+
+async def test_labels_do_not_grow_with_what_users_bring() -> None:
+    """Extractors with parameters, and networks of users' own, are counted together: there is no end of their names."""
+    registry, fleet = CollectorRegistry(), SteadyFleet(blames=False)
+    figures = OrchestratorMetrics(fleet.pool)
+    figures.register(registry)
+    for name in ("onnx:net@0123456789ab", "onnx:other@ba9876543210", "lab:4,4,4", "hog"):
+        figures.images(name, "extracted", 1)
+        figures.unit_ended(f"extractor-{name}", "done", 1.0)
+        fleet.pool.add(Replica(Role("extractor", name), name, "127.0.0.1:1"))
+    for name, label in (
+        ("offshelf_images_total", {"extractor": "onnx", "outcome": "extracted"}),
+        ("offshelf_units_total", {"role": "extractor-onnx", "outcome": "done"}),
+        ("offshelf_replicas_ready", {"role": "extractor-onnx"}),
+    ):
+        assert registry.get_sample_value(name, label) == 2
+    assert registry.get_sample_value("offshelf_images_total", {"extractor": "lab", "outcome": "extracted"}) == 1

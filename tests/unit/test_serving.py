@@ -16,12 +16,14 @@ from offshelf.extraction.registry import EXTRACTORS
 from offshelf.extraction.spec import fingerprint
 from offshelf.features import SegmentRow
 from offshelf.images import ImageStatus
+from offshelf.leases import LeaseCache
 from offshelf.services.predictor.installed import InstalledExtractors
-from offshelf.services.predictor.leases import LeaseCache
 from offshelf.services.predictor.serving import ModelServer
 from offshelf.settings import Settings
 from offshelf.store import keys
 from tests.unit.fakes import MemoryStore
+from tests.unit.own_networks import put_network
+from tests.unit.tiny_onnx import CHANNELS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -313,6 +315,30 @@ def test_failure_is_not_kept() -> None:
     with cache.lease("a") as value:
         assert value == "a"
     assert disposed == []
+
+
+def test_what_is_loaded_can_be_looked_at() -> None:
+    """Whoever watches over it sees what is there, in use or not, and nothing that has failed to load."""
+    cache: LeaseCache[str, str] = LeaseCache(lambda key: {"a": "A", "b": "B"}[key], lambda _: None, capacity=2)
+    with cache.lease("a"), cache.lease("b"):
+        assert cache.values() == ["A", "B"]
+    with pytest.raises(KeyError), cache.lease("c"):
+        pytest.fail("there is nothing to use")
+    assert cache.values() == ["B"]
+
+
+def test_a_model_of_a_network_that_is_not_here(store: MemoryStore) -> None:
+    """A model that was brought from elsewhere says that it needs its network, and how to bring that; then it works."""
+    installed = InstalledExtractors(store, Settings(store="unused", cores=1), EXTRACTORS)
+    own = put_network(MemoryStore())
+    with pytest.raises(Conflict, match=f"needs the network {own.name}.*Client.upload_network"):
+        installed.open(own.name, fingerprint(own.spec))
+    put_network(store)
+    embedder = installed.open(own.name, fingerprint(own.spec))
+    try:
+        assert embedder.dimension == CHANNELS
+    finally:
+        embedder.close()
 
 
 def test_extractor_of_another_version(store: MemoryStore) -> None:

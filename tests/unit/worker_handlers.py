@@ -95,3 +95,9 @@ def decode_as_told(setup: dict[str, Any]) -> Handler:
         return {"status": ImageStatus.OK, "reason": ""}, struct.pack("13f", *[value] * 13)
 
     return handle
+
+
+def end_at_once(blueprint: Any, data: bytes) -> None:
+    """Build a network, and crash over it."""
+    del blueprint, data
+    os.kill(os.getpid(), signal.SIGSEGV)

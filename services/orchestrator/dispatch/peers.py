@@ -117,6 +117,7 @@ class GrpcPeers:
                             key=written.key,
                             extracted=written.images_extracted,
                             quarantined=written.images_quarantined,
+                            dimension=written.dimension,
                             unread=tuple(UnreadImage(image.image.hex(), image.reason) for image in written.unread),
                         )
                     on_progress(answer.progress.images_done)

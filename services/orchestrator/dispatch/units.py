@@ -48,6 +48,8 @@ class ExtractionOutcome:
     extracted: int
     quarantined: int
     unread: tuple[UnreadImage, ...] = ()
+    dimension: int = 0
+    """Length of a vector; 0 if none was extracted."""
     deadly: tuple[str, ...] = ()
     """Images that ended the extractor's whole process each time; they are in no segment yet."""
 

@@ -111,6 +111,10 @@ def _garbage(store: ObjectStore, references: References, needs: Needs) -> tuple[
                 rest += parts
     networks = [info for info in references.below(keys.NETWORKS) if _NETWORK.fullmatch(info.key)]
     first += [Leaving(info, "others") for info in networks if not needs.network(info)]
+    for info in references.own_network_files():
+        if not needs.own_network(info):
+            # The card first: what has none is no network.
+            (first if info.key.endswith(".json") else rest).append(Leaving(info, "others"))
     # A client repeats its request for some minutes, so that its run is found again and not made twice.
     requests = [info for info in references.below(keys.REQUESTS) if _REQUEST.fullmatch(info.key)]
     first += [Leaving(info, "others") for info in requests if not needs.is_young([info])]

@@ -153,7 +153,7 @@ class IncomingImage:
                 self._file = tempfile.TemporaryFile()  # noqa: SIM115  closed by `discard`; has no name, so nothing stays
             self._file.write(piece.data)
         except OSError as error:
-            raise _no_room(error) from error
+            raise no_room(error) from error
         return True
 
     def settle(self, store: ObjectStore, *, stop: threading.Event) -> Settled:
@@ -183,7 +183,7 @@ class IncomingImage:
             self._file.flush()
             self._file.seek(0)  # where opening by number gives the same open file, as on macOS
         except OSError as error:
-            raise _no_room(error) from error
+            raise no_room(error) from error
         store.put_file(key, Path(f"/dev/fd/{self._file.fileno()}"))
         return Settled(written=True)
 
@@ -201,7 +201,8 @@ def _intact(piece: Piece) -> bool:
     return not piece.digest or digest_of_bytes(piece.data) == piece.digest
 
 
-def _no_room(error: OSError) -> OffshelfError:
+def no_room(error: OSError) -> OffshelfError:
+    """Say that this machine cannot write a temporary file."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return ResourceExhausted(
             "The server has no room for temporary files at the moment: try again later, or give it more room in /tmp."

@@ -67,6 +67,8 @@ class Library:
         Says which datasets unfinished runs use, by digest.
     hearing
         Says how long a client may be silent.
+    changes
+        Says who waits for whom; shared with whoever else brings what may be deleted.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Library:
         collect: Collects,
         in_use: Callable[[], frozenset[str]],
         hearing: Hearing,
+        changes: Changes | None = None,
     ) -> None:
         self._store = store
         self._threads = threads
@@ -92,7 +95,7 @@ class Library:
         self._in_use = in_use
         self._hearing = hearing
         self._drafts = Admission(most=MOST_DRAFTS, most_of_user=MOST_DRAFTS_OF_USER, what="descriptions of datasets")
-        self._changes = Changes()
+        self._changes = changes or Changes()
 
     @property
     def deleting(self) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from offshelf.extraction import registry
-from offshelf.extraction.spec import fingerprint
+from offshelf.extraction.spec import PRECISIONS, fingerprint
 from offshelf.services.orchestrator.holdings.references import fingerprint_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from offshelf.extraction.spec import ExtractorSpec
     from offshelf.services.orchestrator.holdings.origins import Artefact
     from offshelf.services.orchestrator.holdings.references import Kind, References
     from offshelf.services.orchestrator.holdings.traces import RunTrace
@@ -100,6 +102,21 @@ class Needs:
             or self.is_young([info])
         )
 
+    def own_network(self, info: ObjectInfo) -> bool:
+        """Tell whether the file of a network that a user brought stays, or its card."""
+        digest = _digest_of(info)
+        if self.is_young(self._own_networks[digest]):
+            return True
+        if digest not in self._references.own_networks:
+            return False  # its upload did not come to its end
+        network = self._references.own_networks[digest]
+        return (
+            network is None
+            or any(fingerprint(network.named(f"{network.name}:{each}")) in self._fingerprints for each in PRECISIONS)
+            or self._has_unknown_model
+            or self._needs_any_extractor
+        )
+
     def _scores(self, artefact: Artefact) -> bool:
         if not artefact.dataset or self._may_be_needed(artefact):
             return True
@@ -109,6 +126,14 @@ class Needs:
     def _may_be_needed(self, artefact: Artefact) -> bool:
         """Tell whether an unfinished run may be going to need what no run names yet."""
         return artefact.dataset in self.busy or not self.sees_all_runs
+
+    @cached_property
+    def _own_networks(self) -> dict[str, list[ObjectInfo]]:
+        """What there is of each network that a user brought."""
+        parts: dict[str, list[ObjectInfo]] = defaultdict(list)
+        for info in self._references.own_network_files():
+            parts[_digest_of(info)].append(info)
+        return parts
 
     @cached_property
     def _unfinished(self) -> list[RunTrace]:
@@ -142,15 +167,22 @@ class Needs:
         return (
             any(not trace.readable for trace in self._unfinished)
             or not self._in_use <= explained
-            or any(registry.lookup(name) is None for name in names)
+            or any(self._spec(name) is None for name in names)
         )
 
     @cached_property
     def _busy_fingerprints(self) -> frozenset[str]:
         """Extractors that unfinished runs use, and those of which a table cannot be read."""
         names = {name for trace in self._unfinished for name in trace.extractors}
-        used = {fingerprint(spec) for name in names if (spec := registry.lookup(name))}
+        used = {fingerprint(spec) for name in names if (spec := self._spec(name))}
         return frozenset(used | {fingerprint_of(key) for key in self._references.damaged_tables})
+
+    def _spec(self, name: str) -> ExtractorSpec | None:
+        """Find an extractor that a run names; None if there is none, as of another version."""
+        own = (each for each in self._references.own_networks.values() if each is not None and each.goes_by(name))
+        if (network := next(own, None)) is not None:
+            return network.named(name)
+        return registry.lookup(name)
 
     @cached_property
     def _fingerprints(self) -> frozenset[str]:
@@ -180,3 +212,8 @@ class Needs:
         """Scores that the comparisons that stay lead to."""
         stay = [each for each in self._references.comparisons.values() if self.artefact("others", each)]
         return frozenset().union(*(each.origin.made_from for each in stay))
+
+
+def _digest_of(info: ObjectInfo) -> str:
+    """Digest of the network that an object is part of."""
+    return info.key.split("/")[1]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from offshelf import datasets, features
 from offshelf.digests import is_digest
 from offshelf.errors import DataLoss, NotFound
+from offshelf.extraction.own.stored import OwnNetwork, read_network
 from offshelf.services.orchestrator.holdings import origins
 from offshelf.services.orchestrator.holdings.origins import Artefact, log_damage
 from offshelf.services.orchestrator.holdings.traces import RunTrace, read_trace
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from offshelf.store import ObjectInfo, ObjectStore
 
 _SEGMENT: Final = re.compile(rf"{keys.FEATURES}[^/]+/segments/[0-9a-f]{{64}}-[0-9a-f]{{64}}\.parquet")
+
+_OWN_NETWORK: Final = re.compile(rf"{keys.OWN_NETWORKS}[0-9a-f]{{64}}/(network\.[a-z]+|card\.json)")
 
 Kind: TypeAlias = Literal["images", "segments", "tables", "scores", "models", "reports", "datasets", "others"]
 """What an object that goes is counted as."""
@@ -90,6 +93,8 @@ class References:
     """Keys of the manifests that cannot be read: each may need any segment of its extractor."""
     scores: Mapping[str, Artefact] = field(default_factory=dict)
     """By digest, like the others."""
+    own_networks: Mapping[str, OwnNetwork | None] = field(default_factory=dict)
+    """Networks that users brought; None for one whose card is damaged."""
     models: Mapping[str, Artefact] = field(default_factory=dict)
     comparisons: Mapping[str, Artefact] = field(default_factory=dict)
     reports: Mapping[str, Artefact] = field(default_factory=dict)
@@ -108,6 +113,11 @@ class References:
             ("reports", self.reports),
             ("others", self.comparisons),
         )
+
+    def own_network_files(self) -> list[ObjectInfo]:
+        """List what there is of networks that users brought, cards before files."""
+        found = [info for info in self.below(keys.OWN_NETWORKS) if _OWN_NETWORK.fullmatch(info.key)]
+        return sorted(found, key=lambda info: not info.key.endswith(".json"))
 
     def segments(self) -> list[ObjectInfo]:
         """List all segments."""
@@ -156,6 +166,7 @@ def read_references(store: ObjectStore) -> References:
             models=origins.read_artefacts(store, objects, keys.MODELS, origins.of_model),
             comparisons=origins.read_artefacts(store, objects, keys.COMPARISONS, origins.of_comparison),
             reports=origins.read_artefacts(store, objects, keys.REPORTS, origins.of_report),
+            own_networks=_read_own_networks(store, objects),
             runs=_read_runs(store, objects),
         )
     )
@@ -186,6 +197,19 @@ def _read_tables(
     found = dict(zip(listed, in_parallel(read, listed), strict=True))
     whole = {key: table for key, table in found.items() if table is not None}
     return whole, frozenset(found.keys() - whole.keys())
+
+
+def _read_own_networks(store: ObjectStore, objects: Mapping[str, ObjectInfo]) -> dict[str, OwnNetwork | None]:
+    def read(digest: str) -> OwnNetwork | None:
+        try:
+            return read_network(store, digest)
+        except (NotFound, DataLoss) as error:
+            log_damage(keys.own_network_card(digest), error)
+            return None
+
+    names = {key.removeprefix(keys.OWN_NETWORKS).partition("/")[0] for key in objects if _OWN_NETWORK.fullmatch(key)}
+    whole = sorted(name for name in names if keys.own_network_card(name) in objects)
+    return dict(zip(whole, in_parallel(read, whole), strict=True))
 
 
 def _read_runs(store: ObjectStore, objects: Mapping[str, ObjectInfo]) -> dict[str, RunTrace]:

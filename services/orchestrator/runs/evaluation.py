@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from offshelf import features, scores
-from offshelf.errors import InvalidDataset
+from offshelf.errors import DataLoss, InvalidDataset, InvalidInput, NotFound
 from offshelf.features import ImageOutcome, SegmentRow
 from offshelf.images import ImageStatus
 from offshelf.runs import Combination
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from offshelf.datasets import Dataset
+    from offshelf.extraction.spec import ExtractorSpec
     from offshelf.features import FeatureTable
     from offshelf.services.orchestrator.dispatch.units import ExtractionUnit, FoldResult, ScoringUnit
     from offshelf.services.orchestrator.runs.journal import Journal, Workbench
@@ -52,13 +53,17 @@ class Evaluation:
         self._journal = journal
         self._spec = journal.status.spec
         self._progress = journal.status.progress
-        self._fingerprint = bench.catalog.fingerprint(extractor)
+        self._fingerprint = ""
+        self._dimension = 0
+        """Length of the vectors; of a network of a user's own, 0 until it has told."""
 
     async def run(self) -> None:
         """Have features and scores made; an extractor that cannot be had is left out of the run, with the reason."""
         try:
-            self.table = await self._extract()
-        except RoleUnavailable as error:
+            self.table = await self._extract(await self._find())
+        except InvalidDataset:
+            raise
+        except (RoleUnavailable, InvalidInput) as error:
             await self._journal.append(runlog.LEFT_OUT, reason=error.message)
             return
         try:
@@ -72,13 +77,23 @@ class Evaluation:
         skipped = (item for item in self._dataset.items if item.digest in reasons)
         return next((f" For example {item.path}: {reasons[item.digest]}." for item in skipped), "")
 
-    async def _extract(self) -> FeatureTable:
+    async def _find(self) -> ExtractorSpec:
+        """Look the extractor up, which may be a network that has gone since the run was asked for."""
+        try:
+            spec = await self._journal.with_store(self._bench.catalog.find, self.extractor)
+            self._fingerprint = await self._journal.with_store(self._bench.catalog.fingerprint, self.extractor)
+        except (NotFound, DataLoss) as error:
+            raise RoleUnavailable(error.message) from error
+        return spec
+
+    async def _extract(self, spec: ExtractorSpec) -> FeatureTable:
         bench, dataset = self._bench, self._dataset
+        self._dimension = spec.dimension
         shelf = await self._journal.with_store(SegmentShelf, bench.store, self._fingerprint, bench.max_pixels)
         plan = await self._journal.with_store(
             plan_extraction,
             shelf,
-            spec=bench.catalog.find(self.extractor),
+            spec=spec,
             fingerprint=self._fingerprint,
             dataset=dataset,
             source=self._spec.source,
@@ -92,13 +107,16 @@ class Evaluation:
         if plan.table is not None:
             return plan.table
         made = await self._extract_missing(plan, shelf)
+        segments = tuple(
+            segment for part in plan.parts for segment in ([part] if isinstance(part, str) else made[part])
+        )
+        if segments and not self._dimension:
+            self._dimension = await self._journal.with_store(features.dimension_of, bench.store, segments[0])
         table = features.FeatureTable(
             dataset=dataset.digest,
             fingerprint=self._fingerprint,
-            dimension=bench.catalog.find(self.extractor).dimension,
-            segments=tuple(
-                segment for part in plan.parts for segment in ([part] if isinstance(part, str) else made[part])
-            ),
+            dimension=self._dimension,
+            segments=segments,
         )
         await self._journal.with_store(features.write_table, bench.store, table)
         await self._journal.append(runlog.TABLE_WRITTEN, extractor=self.extractor, table=table.digest)
@@ -138,8 +156,9 @@ class Evaluation:
         with self._journal.status.notices.topic() as tell:
             outcomes = await self._bench.dispatcher.extract(unit, count, tell)
         segments = [outcome.key for outcome in outcomes if outcome.key]
+        self._dimension = max([self._dimension, *(outcome.dimension for outcome in outcomes)])
         if deadly := sorted(digest for outcome in outcomes for digest in outcome.deadly):
-            segments.append(await self._journal.with_store(self._put_on_record, deadly))
+            segments += await self._journal.with_store(self._put_on_record, deadly)
         for segment in segments:
             self._note(await self._journal.with_store(shelf.outcomes, segment))
         for outcome in outcomes:
@@ -151,17 +170,22 @@ class Evaluation:
             figures.images(self.extractor, "unread", len(outcome.unread))
         return segments
 
-    def _put_on_record(self, images: list[str]) -> str:
+    def _put_on_record(self, images: list[str]) -> list[str]:
         """Write a segment for images that ended the extractor's process, so that no later run tries them again."""
         reason = "extracting its features ended the extractor's process"
-        return features.write_segment(
+        if not self._dimension:
+            # A segment cannot be written before it is known how long its vectors would be.
+            self.unread.update(dict.fromkeys(images, reason))
+            return []
+        segment = features.write_segment(
             self._bench.store,
             self._fingerprint,
             images,
             [SegmentRow(digest, ImageStatus.CRASHED, reason, None) for digest in images],
-            dimension=self._bench.catalog.find(self.extractor).dimension,
+            dimension=self._dimension,
             max_pixels=self._bench.max_pixels,
         )
+        return [segment]
 
     def _note(self, outcomes: Mapping[str, ImageOutcome]) -> None:
         self.skipped.update(

@@ -82,7 +82,9 @@ class Intake:
         if len(request.extractors) + len(request.classifiers) > _MOST_NAMES:
             raise InvalidInput("There are not so many extractors and classifiers: name each once.")
         source = await asyncio.to_thread(datasets.source_uri, request.dataset, roots=self._roots, buckets=self._buckets)
-        return make_spec(
+        # In a thread: networks of users' own are looked up in the store.
+        return await asyncio.to_thread(
+            make_spec,
             source=source,
             extractors=request.extractors,
             classifier_names=request.classifiers,

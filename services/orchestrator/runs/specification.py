@@ -84,6 +84,8 @@ def make_spec(
     ------
     UnknownName
         For an extractor, classifier or measure that does not exist.
+    NotFound
+        For a network of a user's own that the store does not have.
     InvalidInput
         For folds or a seed out of range, or a chosen combination outside the run.
     """

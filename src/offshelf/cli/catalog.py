@@ -37,7 +37,8 @@ def catalog(connection: Connection, *, as_json: bool) -> None:
         return
     click.echo("Extractors")
     for extractor in found.extractors:
-        said = f"{extractor.description} {extractor.dimension} features."
+        features = f" {extractor.dimension} features." if extractor.dimension else ""
+        said = f"{extractor.description}{features}"
         _entry(extractor.name, said if extractor.available else f"{said} NOT AVAILABLE: {extractor.reason}")
     for title, entries in (("Classifiers", found.classifiers), ("Measures", found.measures)):
         click.echo(f"\n{title}")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Examples:
   offshelf run DogCat/                         everything that is available, 10 folds
   offshelf run DogCat/ -e googlenet,hog -c SVM,LR -m f1 -o dogs
+  offshelf run DogCat/ -e onnx:net.onnx,hog    a network of your own; net.onnx.json says how images go into it
   offshelf run DogCat/ --server host:7000      on a server; what it does not have of the images is uploaded first
   offshelf run dataset:pets --server host:7000 what was uploaded before: a name, or a digest or the beginning of one
 \b

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from offshelf.client import wire
 from offshelf.client.absence import LOCAL_PAUSES, REMOTE_PAUSES, Absence
 from offshelf.client.dataset_gateway import DatasetGateway
+from offshelf.client.network_gateway import NetworkGateway
 from offshelf.client.records import ModelSummary, Prediction
 from offshelf.errors import Internal, ResourceExhausted, Unavailable
 from offshelf.rpc.channel import open_sync_channel
@@ -60,6 +61,7 @@ class Gateway:
         self.absence = Absence(REMOTE_PAUSES if remote else LOCAL_PAUSES)
         self._channel = self._open(address)
         self.datasets = DatasetGateway(self._channel, lambda: self._open(address))
+        self.networks = NetworkGateway(self._channel)
         self._orchestrator = orchestrator_pb2_grpc.OrchestratorServiceStub(self._channel)
         self._predictor_channel: grpc.Channel | None = None
 

@@ -183,7 +183,7 @@ class CatalogExtractor:
     name: str
     description: str
     dimension: int
-    """Length of a feature vector."""
+    """Length of a feature vector; 0 of a network of a user's own, where only the network can tell."""
     available: bool
     reason: str
     """Why it is not available and what to do; empty if it is."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from offshelf.client.connection import Connection
 from offshelf.client.model_lookup import find_model
+from offshelf.client.networks import bring_network, bring_networks
 from offshelf.client.records import RunSpec
 from offshelf.client.run import Run
 from offshelf.client.sources import bring, find_dataset, local_uri
@@ -118,7 +119,8 @@ class Client:
             themselves: "dataset:DIGEST" of one that was uploaded before (the beginning of the digest, or the name,
             will do), "s3://bucket/prefix", or "server:/path" of the server's own.
         extractors, classifiers
-            Names of the catalogue; by default all that are available.
+            Names of the catalogue; by default all that are available. An extractor can also be a network of your own,
+            "onnx:FILE" or "tflite:FILE", which is uploaded unless the services have it: see `upload_network`.
         measure
             What is best: a name of the catalogue.
         folds
@@ -145,6 +147,7 @@ class Client:
         QuotaExceeded, StoreFull
             If the server takes no more.
         """
+        chosen = bring_networks(self._gateway.networks, self._gateway.absence, _names(extractors))
         named, skipped = bring(
             self._gateway.datasets,
             os.fspath(dataset),
@@ -154,7 +157,7 @@ class Client:
         )
         spec = RunSpec(
             dataset=named,
-            extractors=_names(extractors),
+            extractors=chosen,
             classifiers=_names(classifiers),
             measure=measure,
             folds=folds,
@@ -202,6 +205,34 @@ class Client:
 
         uri = local_uri(os.fspath(dataset), self.address)
         return upload(self._gateway.datasets, uri, name=name, on_progress=on_progress)
+
+    def upload_network(self, network: str) -> str:
+        """Put a network of your own into the store, unless it is there.
+
+        Parameters
+        ----------
+        network
+            "onnx:FILE" or "tflite:FILE". Beside FILE lies FILE.json, which says how images go into the network: "size"
+            (one number, or [height, width]), "colour" ("RGB" or "BGR"), "mean" and "scale" (one number, or one a
+            channel: pixels of 0 to 255 less the mean, divided by the scale), and if need be "output" (its name),
+            "pooling" ("avg", "max" or "flatten", of an output of feature maps) and "licence". Or "onnx:s3://bucket/name"
+            or "onnx:https://host/path", for the server to fetch, if it may.
+
+        Returns
+        -------
+        str
+            What it is called as an extractor: "onnx:net@0123456789ab".
+
+        Raises
+        ------
+        InvalidInput
+            If the file or its description cannot be used.
+        PermissionDenied
+            If the server may not fetch it.
+        QuotaExceeded, StoreFull
+            If the server takes no more.
+        """
+        return bring_network(self._gateway.networks, self._gateway.absence, network)
 
     def datasets(self) -> Iterator[Dataset]:
         """Yield all datasets in the store, newest first."""

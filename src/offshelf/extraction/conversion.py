@@ -1,7 +1,8 @@
-"""Networks for the engine: made once from weights by Keras, kept in the store, and checked whenever they are read.
+"""Networks for the engine: made once from weights, kept in the store, and checked whenever they are read.
 
-Keras is imported in a process of its own that ends with the conversion: it takes seconds and hundreds of megabytes that
-a service which finds its network in the store never spends.
+Most are made by Keras, those of users' own by OpenVINO from their files: in a process of its own that ends with the
+conversion. Keras takes seconds and hundreds of megabytes that a service which finds its network in the store never
+spends, and a file from a stranger may crash what reads it.
 
 In the store lie ``network.bin``, ``network.xml`` (OpenVINO's intermediate representation, float32) and, written last,
 ``network.json`` with the SHA-256 of both. What is half written or altered does not fit it, and is made again.
@@ -13,18 +14,21 @@ import importlib
 import json
 import logging
 import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offshelf.digests import canonical_json, digest_of_bytes
-from offshelf.errors import NotFound
+from offshelf.errors import InvalidInput, NotFound
+from offshelf.extraction.networks import own
 from offshelf.extraction.networks.blueprint import Blueprint
+from offshelf.extraction.own.stored import read_file
 from offshelf.extraction.runtime import load_openvino
 from offshelf.extraction.spec import CONVERTER_VERSION, Network, fingerprint
 from offshelf.extraction.weights.finding import read_weights
 from offshelf.store import keys
-from offshelf.workers import WorkerPool
+from offshelf.workers import WITHOUT_SECRETS, WorkerCrashed, WorkerPool, WorkerTimeout
 
 if TYPE_CHECKING:
     from offshelf.extraction.spec import ExtractorSpec, WeightsFile
@@ -32,6 +36,9 @@ if TYPE_CHECKING:
     from offshelf.workers import Handler
 
 logger = logging.getLogger(__name__)
+
+_OWN_SECONDS = 150.0
+"""How long reading and trying a network of a user's own may take; a fleet waits somewhat longer for the extractor."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -71,8 +78,8 @@ def network_of(spec: ExtractorSpec, *, store: ObjectStore, weights: str, fetch: 
     if found is not None:
         return found
     logger.info("converting a network", extra={"extractor": spec.name})
-    made = convert(spec, *read_weights(spec, weights, fetch))
-    _write(store, fingerprint(spec), made)
+    made = convert(spec, *(read_file(spec, store) or read_weights(spec, weights, fetch)))
+    store_network(store, fingerprint(spec), made)
     return made
 
 
@@ -90,6 +97,8 @@ def convert(spec: ExtractorSpec, file: WeightsFile, data: bytes) -> ConvertedNet
     ------
     DataLoss
         If the arrays in the file are not the registered ones, or do not fit the network.
+    InvalidInput
+        If a network of a user's own cannot be read, does not fit its description, or does not run.
     """
     if not isinstance(spec.method, Network):
         raise TypeError(f"{spec.name} has no network")
@@ -100,12 +109,24 @@ def convert(spec: ExtractorSpec, file: WeightsFile, data: bytes) -> ConvertedNet
         "reverse": network.colour == "BGR",
         "mean": network.mean,
         "scale": network.scale,
+        "own": bool(file.stored_as),
     }
     with tempfile.TemporaryDirectory(prefix="offshelf-keras-") as home:
         # Keras reads its settings, and makes a folder for them, in the user's home otherwise.
-        environment = {"KERAS_BACKEND": "openvino", "KERAS_HOME": home}
+        environment = {**WITHOUT_SECRETS, "KERAS_BACKEND": "openvino", "KERAS_HOME": home}
         with WorkerPool(1, f"{__name__}:handler", setup=setup, environment=environment) as pool:
-            answer, content = pool.call({}, data)
+            try:
+                answer, content = pool.call({}, data, timeout=_OWN_SECONDS if file.stored_as else None)
+            except WorkerCrashed as error:
+                if not file.stored_as:
+                    raise
+                raise InvalidInput(
+                    f"{file.name} cannot be read: it ended the process that tried. Check the file, or export it anew."
+                ) from error
+            except WorkerTimeout as error:
+                raise InvalidInput(
+                    f"{file.name} cannot be used: reading and trying it took longer than {_OWN_SECONDS:g} seconds."
+                ) from error
     split = int(answer["xml"])
     return ConvertedNetwork(content[:split], content[split:])
 
@@ -119,12 +140,15 @@ def handler(setup: dict[str, Any]) -> Handler:
     blueprint = Blueprint.from_json(setup["blueprint"])
 
     def answer(header: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:  # noqa: ARG001 - Handler's form
-        graph = _with_preprocessing(build(blueprint, data), setup)
-        with tempfile.TemporaryDirectory(prefix="offshelf-network-") as folder:
-            path = Path(folder, "network.xml")
-            ov.serialize(graph, path)
-            xml = path.read_bytes()
-            return {"xml": len(xml)}, xml + path.with_suffix(".bin").read_bytes()
+        with own.blamed(blueprint.file) if setup["own"] else nullcontext():
+            graph = _with_preprocessing(build(blueprint, data), setup)
+            if setup["own"]:
+                own.check(graph, blueprint.file)
+            with tempfile.TemporaryDirectory(prefix="offshelf-network-") as folder:
+                path = Path(folder, "network.xml")
+                ov.serialize(graph, path)
+                xml = path.read_bytes()
+                return {"xml": len(xml)}, xml + path.with_suffix(".bin").read_bytes()
 
     return answer
 
@@ -166,7 +190,8 @@ def _read(store: ObjectStore, identity: str) -> ConvertedNetwork | None:
     return network
 
 
-def _write(store: ObjectStore, identity: str, network: ConvertedNetwork) -> None:
+def store_network(store: ObjectStore, identity: str, network: ConvertedNetwork) -> None:
+    """Store a converted network under the fingerprint of its extractor."""
     record = canonical_json({"bin": digest_of_bytes(network.bin), "xml": digest_of_bytes(network.xml)})
     for name, data in (("network.bin", network.bin), ("network.xml", network.xml), ("network.json", record)):
         store.put(keys.network(identity, CONVERTER_VERSION, name), data)

@@ -24,7 +24,7 @@ from offshelf.extraction.engine import Engine
 from offshelf.extraction.spec import Network, fingerprint
 from offshelf.features import SegmentRow
 from offshelf.images import ImageStatus
-from offshelf.workers import ONE_THREAD, WorkerCrashed, WorkerPool, WorkerTimeout
+from offshelf.workers import ONE_THREAD, WITHOUT_SECRETS, WorkerCrashed, WorkerPool, WorkerTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,10 +39,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
-
-_WITHOUT_SECRETS = {"OFFSHELF_S3_ACCESS_KEY": "", "OFFSHELF_S3_SECRET_KEY": "", "OFFSHELF_TOKEN": ""}
-"""A decoder that hostile bytes have taken over should find nothing worth having."""
-
 
 _LOOK_SECONDS = 0.5
 
@@ -102,6 +98,8 @@ class Extraction:
     ) -> None:
         self.spec = spec
         self.fingerprint = fingerprint(spec)
+        self.dimension = spec.dimension
+        """Length of a vector; where only the network can tell, 0 until it has started."""
         self._store = store
         self._weights = weights
         self._fetch = fetch
@@ -201,8 +199,9 @@ class Extraction:
                 self._engine = Engine(network, cores=self._cores, precision=self.spec.method.precision)
             starting.result()
         (row,) = self.extract_bytes([_generated_image()])
-        if row.status is not ImageStatus.OK:
+        if row.vector is None:
             raise Internal(f"{self.spec.name} does not work on this machine: {row.reason}.")
+        self.dimension = row.vector.size
 
     def _in_threads(
         self, take: Callable[[T], R], images: Sequence[T], on_done: Callable[[], None], stop: threading.Event
@@ -273,8 +272,8 @@ class Extraction:
         else:
             shape = (*self.spec.method.size, 3)
             vector = self._engine.infer(np.frombuffer(content, dtype=np.uint8).reshape(shape))
-        if vector.shape != (self.spec.dimension,):
-            raise Internal(f"{self.spec.name} made {vector.size} numbers instead of {self.spec.dimension}.")
+        if self.dimension and vector.shape != (self.dimension,):
+            raise Internal(f"{self.spec.name} made {vector.size} numbers instead of {self.dimension}.")
         return vector
 
 
@@ -283,7 +282,7 @@ def _decoders_of(spec: ExtractorSpec, max_pixels: int, size: int) -> WorkerPool:
         size,
         decoding.HANDLER,
         setup=decoding.setup(spec, max_pixels),
-        environment={**ONE_THREAD, **_WITHOUT_SECRETS},
+        environment={**ONE_THREAD, **WITHOUT_SECRETS},
     )
 
 

@@ -161,6 +161,12 @@ def images_in(store: ObjectStore, key: str, *, max_pixels: int) -> dict[str, Ima
     }
 
 
+def dimension_of(store: ObjectStore, key: str) -> int:
+    """Return the length of the vectors in a segment, also of one that holds none. Raises `DataLoss` as `images_in`."""
+    _, metadata = _read_parquet(store, key, ["image"])
+    return int(metadata["dimension"])
+
+
 def _check_rows(ordered: Sequence[SegmentRow], wanted: frozenset[str], dimension: int) -> None:
     import numpy as np
 

@@ -121,6 +121,20 @@ def network(fingerprint: str, converter_version: int, name: str) -> str:
     return f"{NETWORKS}{fingerprint}-{converter_version}/{name}"
 
 
+OWN_NETWORKS = "networks/"
+"""Prefix of all networks that users brought."""
+
+
+def own_network_file(digest: str, suffix: str) -> str:
+    """File of a network that a user brought, as it came."""
+    return f"{OWN_NETWORKS}{digest}/network.{suffix}"
+
+
+def own_network_card(digest: str) -> str:
+    """What is known of such a network; written last."""
+    return f"{OWN_NETWORKS}{digest}/card.json"
+
+
 RUNS = "runs/"
 """Prefix of all runs."""
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from offshelf.v1 import access_pb2 as offshelf_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1boffshelf/v1/extractor.proto\x12\x0boffshelf.v1\x1a\x18offshelf/v1/access.proto\"\x11\n\x0f\x44\x65scribeRequest\"M\n\x10\x44\x65scribeResponse\x12\x11\n\textractor\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\r\"p\n\x15\x45xtractSegmentRequest\x12\x11\n\textractor\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x0e\n\x06images\x18\x05 \x03(\x0c\"\x86\x01\n\x16\x45xtractSegmentResponse\x12\x33\n\x08progress\x18\x01 \x01(\x0b\x32\x1f.offshelf.v1.ExtractionProgressH\x00\x12.\n\x07written\x18\x02 \x01(\x0b\x32\x1b.offshelf.v1.SegmentWrittenH\x00\x42\x07\n\x05\x65vent\")\n\x12\x45xtractionProgress\x12\x13\n\x0bimages_done\x18\x01 \x01(\r\"}\n\x0eSegmentWritten\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x18\n\x10images_extracted\x18\x02 \x01(\r\x12\x1a\n\x12images_quarantined\x18\x03 \x01(\r\x12(\n\x06unread\x18\x04 \x03(\x0b\x32\x18.offshelf.v1.UnreadImage\",\n\x0bUnreadImage\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x0e\n\x06reason\x18\x02 \x01(\t\"&\n\x14\x45xtractImagesRequest\x12\x0e\n\x06images\x18\x01 \x03(\x0c\"E\n\x15\x45xtractImagesResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.offshelf.v1.ImageEmbedding\"]\n\x0eImageEmbedding\x12\x11\n\tembedding\x18\x01 \x03(\x02\x12(\n\x06status\x18\x02 \x01(\x0e\x32\x18.offshelf.v1.ImageStatus\x12\x0e\n\x06reason\x18\x03 \x01(\t*\xaa\x01\n\x0bImageStatus\x12\x1c\n\x18IMAGE_STATUS_UNSPECIFIED\x10\x00\x12\x13\n\x0fIMAGE_STATUS_OK\x10\x01\x12\x1b\n\x17IMAGE_STATUS_UNREADABLE\x10\x02\x12\x1a\n\x16IMAGE_STATUS_TOO_LARGE\x10\x03\x12\x18\n\x14IMAGE_STATUS_CRASHED\x10\x04\x12\x15\n\x11IMAGE_STATUS_HUNG\x10\x05\x32\xa2\x02\n\x10\x45xtractorService\x12M\n\x08\x44\x65scribe\x12\x1c.offshelf.v1.DescribeRequest\x1a\x1d.offshelf.v1.DescribeResponse\"\x04\xa0\xbb\x18\x04\x12\x61\n\x0e\x45xtractSegment\x12\".offshelf.v1.ExtractSegmentRequest\x1a#.offshelf.v1.ExtractSegmentResponse\"\x04\xa0\xbb\x18\x04\x30\x01\x12\\\n\rExtractImages\x12!.offshelf.v1.ExtractImagesRequest\x1a\".offshelf.v1.ExtractImagesResponse\"\x04\xa0\xbb\x18\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1boffshelf/v1/extractor.proto\x12\x0boffshelf.v1\x1a\x18offshelf/v1/access.proto\"\x11\n\x0f\x44\x65scribeRequest\"M\n\x10\x44\x65scribeResponse\x12\x11\n\textractor\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\r\"p\n\x15\x45xtractSegmentRequest\x12\x11\n\textractor\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x0e\n\x06images\x18\x05 \x03(\x0c\"\x86\x01\n\x16\x45xtractSegmentResponse\x12\x33\n\x08progress\x18\x01 \x01(\x0b\x32\x1f.offshelf.v1.ExtractionProgressH\x00\x12.\n\x07written\x18\x02 \x01(\x0b\x32\x1b.offshelf.v1.SegmentWrittenH\x00\x42\x07\n\x05\x65vent\")\n\x12\x45xtractionProgress\x12\x13\n\x0bimages_done\x18\x01 \x01(\r\"\x90\x01\n\x0eSegmentWritten\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x18\n\x10images_extracted\x18\x02 \x01(\r\x12\x1a\n\x12images_quarantined\x18\x03 \x01(\r\x12(\n\x06unread\x18\x04 \x03(\x0b\x32\x18.offshelf.v1.UnreadImage\x12\x11\n\tdimension\x18\x05 \x01(\r\",\n\x0bUnreadImage\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x0e\n\x06reason\x18\x02 \x01(\t\"N\n\x14\x45xtractImagesRequest\x12\x0e\n\x06images\x18\x01 \x03(\x0c\x12\x11\n\textractor\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\"E\n\x15\x45xtractImagesResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.offshelf.v1.ImageEmbedding\"]\n\x0eImageEmbedding\x12\x11\n\tembedding\x18\x01 \x03(\x02\x12(\n\x06status\x18\x02 \x01(\x0e\x32\x18.offshelf.v1.ImageStatus\x12\x0e\n\x06reason\x18\x03 \x01(\t*\xaa\x01\n\x0bImageStatus\x12\x1c\n\x18IMAGE_STATUS_UNSPECIFIED\x10\x00\x12\x13\n\x0fIMAGE_STATUS_OK\x10\x01\x12\x1b\n\x17IMAGE_STATUS_UNREADABLE\x10\x02\x12\x1a\n\x16IMAGE_STATUS_TOO_LARGE\x10\x03\x12\x18\n\x14IMAGE_STATUS_CRASHED\x10\x04\x12\x15\n\x11IMAGE_STATUS_HUNG\x10\x05\x32\xa2\x02\n\x10\x45xtractorService\x12M\n\x08\x44\x65scribe\x12\x1c.offshelf.v1.DescribeRequest\x1a\x1d.offshelf.v1.DescribeResponse\"\x04\xa0\xbb\x18\x04\x12\x61\n\x0e\x45xtractSegment\x12\".offshelf.v1.ExtractSegmentRequest\x1a#.offshelf.v1.ExtractSegmentResponse\"\x04\xa0\xbb\x18\x04\x30\x01\x12\\\n\rExtractImages\x12!.offshelf.v1.ExtractImagesRequest\x1a\".offshelf.v1.ExtractImagesResponse\"\x04\xa0\xbb\x18\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,8 +38,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXTRACTORSERVICE'].methods_by_name['ExtractSegment']._serialized_options = b'\240\273\030\004'
   _globals['_EXTRACTORSERVICE'].methods_by_name['ExtractImages']._loaded_options = None
   _globals['_EXTRACTORSERVICE'].methods_by_name['ExtractImages']._serialized_options = b'\240\273\030\004'
-  _globals['_IMAGESTATUS']._serialized_start=842
-  _globals['_IMAGESTATUS']._serialized_end=1012
+  _globals['_IMAGESTATUS']._serialized_start=902
+  _globals['_IMAGESTATUS']._serialized_end=1072
   _globals['_DESCRIBEREQUEST']._serialized_start=70
   _globals['_DESCRIBEREQUEST']._serialized_end=87
   _globals['_DESCRIBERESPONSE']._serialized_start=89
@@ -50,16 +50,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXTRACTSEGMENTRESPONSE']._serialized_end=417
   _globals['_EXTRACTIONPROGRESS']._serialized_start=419
   _globals['_EXTRACTIONPROGRESS']._serialized_end=460
-  _globals['_SEGMENTWRITTEN']._serialized_start=462
-  _globals['_SEGMENTWRITTEN']._serialized_end=587
-  _globals['_UNREADIMAGE']._serialized_start=589
-  _globals['_UNREADIMAGE']._serialized_end=633
-  _globals['_EXTRACTIMAGESREQUEST']._serialized_start=635
-  _globals['_EXTRACTIMAGESREQUEST']._serialized_end=673
-  _globals['_EXTRACTIMAGESRESPONSE']._serialized_start=675
-  _globals['_EXTRACTIMAGESRESPONSE']._serialized_end=744
-  _globals['_IMAGEEMBEDDING']._serialized_start=746
-  _globals['_IMAGEEMBEDDING']._serialized_end=839
-  _globals['_EXTRACTORSERVICE']._serialized_start=1015
-  _globals['_EXTRACTORSERVICE']._serialized_end=1305
+  _globals['_SEGMENTWRITTEN']._serialized_start=463
+  _globals['_SEGMENTWRITTEN']._serialized_end=607
+  _globals['_UNREADIMAGE']._serialized_start=609
+  _globals['_UNREADIMAGE']._serialized_end=653
+  _globals['_EXTRACTIMAGESREQUEST']._serialized_start=655
+  _globals['_EXTRACTIMAGESREQUEST']._serialized_end=733
+  _globals['_EXTRACTIMAGESRESPONSE']._serialized_start=735
+  _globals['_EXTRACTIMAGESRESPONSE']._serialized_end=804
+  _globals['_IMAGEEMBEDDING']._serialized_start=806
+  _globals['_IMAGEEMBEDDING']._serialized_end=899
+  _globals['_EXTRACTORSERVICE']._serialized_start=1075
+  _globals['_EXTRACTORSERVICE']._serialized_end=1365
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ExtractorServiceStub:
-    """Images in, embeddings out; each replica serves the one extractor it was started for.
+    """Images in, embeddings out; each replica serves the one extractor it was started for, or, if it was started for none
+    ("custom"), those that it is asked for: ones with parameters, and networks of users' own.
     """
 
     def __init__(self, channel):
@@ -53,11 +54,12 @@ class ExtractorServiceStub:
 
 
 class ExtractorServiceServicer:
-    """Images in, embeddings out; each replica serves the one extractor it was started for.
+    """Images in, embeddings out; each replica serves the one extractor it was started for, or, if it was started for none
+    ("custom"), those that it is asked for: ones with parameters, and networks of users' own.
     """
 
     def Describe(self, request, context):
-        """Says which extractor this replica serves.
+        """Says which extractor this replica serves; a custom one says nothing.
 
         Errors: none of its own.
         """
@@ -71,7 +73,8 @@ class ExtractorServiceServicer:
         cannot be used gets a status and a reason in the segment and never fails the call.
 
         Errors:
-        INVALID_ARGUMENT    the request names no image.
+        INVALID_ARGUMENT    the request names no image; or, of a custom replica, an extractor that cannot be, or a network
+        that does not load.
         FAILED_PRECONDITION the request names another extractor or fingerprint than this replica serves: ask another one.
         NOT_FOUND           the dataset is not in the store.
         PERMISSION_DENIED   the source lies outside the data roots, or the store refuses.
@@ -86,7 +89,8 @@ class ExtractorServiceServicer:
         """Extracts encoded images sent along. One result an image, in the order sent.
 
         Errors:
-        INVALID_ARGUMENT    no image, or more than the limit of a message.
+        INVALID_ARGUMENT    no image, or more than the limit of a message; or, of a custom replica, no extractor.
+        FAILED_PRECONDITION the request names another extractor or fingerprint than this replica serves.
         UNAVAILABLE         this replica is draining: try again elsewhere.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -120,7 +124,8 @@ def add_ExtractorServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ExtractorService:
-    """Images in, embeddings out; each replica serves the one extractor it was started for.
+    """Images in, embeddings out; each replica serves the one extractor it was started for, or, if it was started for none
+    ("custom"), those that it is asked for: ones with parameters, and networks of users' own.
     """
 
     @staticmethod

@@ -600,6 +600,7 @@ class CatalogExtractor(_message.Message):
     AVAILABLE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     dimension: _builtins.int
+    """Length of an embedding; 0 of a network of a user's own, where only the network can tell."""
     available: _builtins.bool
     reason: _builtins.str
     """Why it is not available and what to do; empty if it is."""

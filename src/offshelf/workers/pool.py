@@ -33,6 +33,11 @@ ONE_THREAD: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Environment that keeps numeric libraries to one thread a process: the pool is the parallelism."""
 
+WITHOUT_SECRETS: Final[Mapping[str, str]] = MappingProxyType(
+    dict.fromkeys(("OFFSHELF_S3_ACCESS_KEY", "OFFSHELF_S3_SECRET_KEY", "OFFSHELF_TOKEN"), "")
+)
+"""Environment of workers that read files of strangers: one that those have taken over should find nothing of worth."""
+
 
 class WorkerPool:
     """A fixed number of processes that answer calls from any number of threads.

@@ -75,6 +75,12 @@ class LeaseCache(Generic[K, V]):
             if was_last:
                 self._dispose_of(entry)
 
+    def values(self) -> list[V]:
+        """Return what is loaded, in use or not."""
+        with self._lock:
+            loaded = [entry.value for entry in self._entries.values() if entry.value.done()]
+        return [value.result() for value in loaded if value.exception() is None]
+
     def forget(self, key: K) -> None:
         """Keep a value no longer; the next request for it loads it anew."""
         with self._lock:

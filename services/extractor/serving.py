@@ -1,0 +1,175 @@
+"""Which extractors a replica serves: the one that it was started for, or those that it is asked for."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from offshelf.errors import Conflict, DataLoss, InvalidInput, NotFound
+from offshelf.extraction.runtime import load_openvino
+from offshelf.extraction.spec import fingerprint as fingerprint_of
+from offshelf.leases import LeaseCache
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from offshelf.extraction.extractors import Extractors
+    from offshelf.extraction.pipeline import Extraction
+    from offshelf.extraction.spec import ExtractorSpec
+
+CUSTOM = "custom"
+"""What such a replica is started for: extractors with parameters, and networks of users' own."""
+
+_KEPT = 2
+"""Extractors that stay loaded; each holds a network and worker processes."""
+
+
+class Serves(Protocol):
+    """The extractors of a replica. Safe to use from any number of threads."""
+
+    @property
+    def only(self) -> Extraction | None:
+        """The one that it serves; None if it serves those that it is asked for."""
+        ...
+
+    def warm_up(self) -> None:
+        """Load what every call needs."""
+        ...
+
+    def lease(self, name: str, fingerprint: str) -> AbstractContextManager[Extraction]:
+        """Use an extractor for the time of a block.
+
+        Parameters
+        ----------
+        name
+            Its name.
+        fingerprint
+            What it must have; empty for whatever it has.
+
+        Raises
+        ------
+        Conflict
+            If this replica has no such extractor, or in another version.
+        InvalidInput
+            If it cannot be loaded.
+        """
+        ...
+
+    @property
+    def seconds_in_inference(self) -> float:
+        """How long a network has been at the image that it has been at longest; 0 if at none."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back."""
+        ...
+
+
+class OneExtractor:
+    """Serves one extractor.
+
+    Parameters
+    ----------
+    extraction
+        It, not started yet.
+    """
+
+    def __init__(self, extraction: Extraction) -> None:
+        self._extraction = extraction
+
+    @property
+    def only(self) -> Extraction:
+        """See `Serves`."""
+        return self._extraction
+
+    def warm_up(self) -> None:
+        """Load the network and take one image through everything."""
+        self._extraction.start()
+
+    @contextmanager
+    def lease(self, name: str, fingerprint: str) -> Iterator[Extraction]:
+        """See `Serves`; the only extractor needs no name."""
+        serves = self._extraction.spec.name
+        if name not in {"", serves}:
+            # No fault of the request's: an address may have passed from one pod to another.
+            raise Conflict(f"This replica serves {serves}, not {name!r}.")
+        _check_fingerprint(serves, fingerprint, self._extraction.fingerprint)
+        yield self._extraction
+
+    @property
+    def seconds_in_inference(self) -> float:
+        """See `Serves`."""
+        return self._extraction.seconds_in_inference
+
+    def close(self) -> None:
+        """See `Serves`."""
+        self._extraction.close()
+
+
+class CustomExtractors:
+    """Serves the extractors that it is asked for, of which it keeps the last ones.
+
+    Parameters
+    ----------
+    extractors
+        All there are.
+    make
+        Makes one, not started yet.
+    kept
+        How many stay loaded; more are while more are in use.
+    """
+
+    only = None
+
+    def __init__(
+        self, extractors: Extractors, make: Callable[[ExtractorSpec], Extraction], *, kept: int = _KEPT
+    ) -> None:
+        self._extractors = extractors
+        self._make = make
+        self._loaded: LeaseCache[str, Extraction] = LeaseCache(
+            self._load, lambda extraction: extraction.close(), capacity=kept
+        )
+
+    def warm_up(self) -> None:
+        """Import the engine; networks come later."""
+        load_openvino()
+
+    @contextmanager
+    def lease(self, name: str, fingerprint: str) -> Iterator[Extraction]:
+        """See `Serves`."""
+        if not name:
+            raise InvalidInput("This replica serves several extractors: the request must name one.")
+        try:
+            spec = self._extractors.find(name)
+        except (NotFound, DataLoss) as error:
+            raise InvalidInput(error.message) from error
+        _check_fingerprint(spec.name, fingerprint, fingerprint_of(spec))
+        with self._loaded.lease(spec.name) as extraction:
+            yield extraction
+
+    @property
+    def seconds_in_inference(self) -> float:
+        """See `Serves`."""
+        return max((each.seconds_in_inference for each in self._loaded.values()), default=0.0)
+
+    def close(self) -> None:
+        """See `Serves`."""
+        self._loaded.close()
+
+    def _load(self, name: str) -> Extraction:
+        extraction = self._make(self._extractors.find(name))
+        try:
+            extraction.start()  # which closes what it cannot start
+        except (NotFound, DataLoss) as error:
+            # Of this extractor, and nothing that the request was about.
+            raise InvalidInput(error.message) from error
+        return extraction
+
+
+def _check_fingerprint(name: str, wanted: str, here: str) -> None:
+    if wanted not in {"", here}:
+        raise Conflict(
+            f"This replica's {name} has another fingerprint than the one asked for: all services must have the same "
+            "version of Offshelf."
+        )

@@ -1,0 +1,141 @@
+"""Files that this server fetches for a user: from buckets and hosts that it may fetch from, and nowhere else."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Final, Protocol
+
+from offshelf.datasets.bucket import check_bucket
+from offshelf.errors import Cancelled, InvalidInput, NotFound, PermissionDenied, Unavailable
+from offshelf.extraction.weights.web import Interrupted, ask
+from offshelf.store import open_bucket
+from offshelf.store.addresses import is_s3
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Generator, Iterator
+
+_PIECE_BYTES: Final = 1 << 20
+_LONGEST_SECONDS: Final = 1800.0
+"""Of one file: who sends a byte now and then would else hold a place for days."""
+
+
+class Fetches(Protocol):
+    """Fetches a file; blocks."""
+
+    def __call__(self, address: str, *, most: int, stop: threading.Event) -> Iterator[bytes]:
+        """Yield a file piece by piece.
+
+        Parameters
+        ----------
+        address
+            "s3://bucket/name" or "https://host/path".
+        most
+            Bytes that it may have.
+        stop
+            Ends it when set.
+
+        Raises
+        ------
+        InvalidInput
+            If the address is none, or the file is too large.
+        NotFound
+            If there is no such file.
+        PermissionDenied
+            If it may not be fetched from there.
+        Unavailable
+            If it cannot be fetched at the moment.
+        """
+        ...
+
+
+class Fetcher:
+    """Fetches from buckets and hosts.
+
+    Parameters
+    ----------
+    buckets
+        Buckets, perhaps with a prefix, that users may read from: `Settings.data_buckets`.
+    hosts
+        Hosts that users may have this server ask: those of `Settings.fetch_hosts` and no others, whatever hosts
+        weights come from by default.
+    beside
+        Address of the installation's store; see `open_bucket`.
+    """
+
+    def __init__(self, *, buckets: tuple[str, ...], hosts: tuple[str, ...], beside: str) -> None:
+        self._buckets = buckets
+        self._hosts = hosts
+        self._beside = beside
+
+    def __call__(self, address: str, *, most: int, stop: threading.Event) -> Iterator[bytes]:
+        """See `Fetches`."""
+        pieces = self._from_bucket(address) if is_s3(address) else self._from_host(address)
+        received, deadline = 0, time.monotonic() + _LONGEST_SECONDS
+        with closing(pieces):
+            for piece in pieces:
+                received += len(piece)
+                if stop.is_set():
+                    raise Cancelled("Nobody waits for this file any more.")
+                if received > most:
+                    raise InvalidInput(f"{address} has more than the {most} bytes that are allowed.")
+                if time.monotonic() > deadline:
+                    raise Unavailable(f"{address} took longer than {_LONGEST_SECONDS:g} seconds to fetch.")
+                yield piece
+
+    def _from_bucket(self, address: str) -> Generator[bytes]:
+        checked = check_bucket(address, self._buckets)
+        name, _, key = checked.removeprefix("s3://").partition("/")
+        if not key:
+            raise InvalidInput(f"{address!r} names a bucket and no file in it.")
+        bucket = open_bucket(f"s3://{name}", beside=self._beside)
+        offset, first = 0, bucket.read(key, length=_PIECE_BYTES)
+        piece = first
+        while piece.data:
+            if piece.version != first.version:
+                raise Unavailable(f"{address} was replaced while it was read: try again.")
+            yield piece.data
+            offset += len(piece.data)
+            if offset >= piece.size:
+                return
+            piece = bucket.read(key, offset=offset, length=_PIECE_BYTES)
+
+    def _from_host(self, address: str) -> Generator[bytes]:
+        # Without encryption only this machine is asked, and only if it is on the list: see `check_address`.
+        if not address.lower().startswith(("https://", "http://")):
+            raise InvalidInput(f"{address!r} cannot be fetched: write s3://bucket/name or https://host/path.")
+        if not self._hosts:
+            raise PermissionDenied(
+                f"This server fetches no files for users, so not {address} either: upload the file, or have its host "
+                "added to OFFSHELF_FETCH_HOSTS."
+            )
+        try:
+            with ask(address, hosts=self._hosts) as answer:
+                expected = answer.headers.get("Content-Length", "")
+                received = 0
+                while piece := answer.read1(_PIECE_BYTES):
+                    received += len(piece)
+                    yield piece
+                if expected.isdecimal() and received < int(expected):
+                    raise Unavailable(f"{address} was cut after {received} of {expected} bytes: try again.")
+        except Interrupted as error:
+            raise Unavailable(f"{address} could not be fetched: {error}. Try again.") from error
+
+
+def read_beside(fetch: Fetches, address: str, *, most: int, stop: threading.Event) -> tuple[str, bytes]:
+    """Fetch the description of a network from beside it: its address, and what it holds.
+
+    Raises
+    ------
+    NotFound
+        If there is none.
+    """
+    stem, dot, _ = address.rpartition(".")
+    tried = [f"{address}.json", *([f"{stem}.json"] if dot else [])]
+    for beside in tried:
+        try:
+            return beside, b"".join(fetch(beside, most=most, stop=stop))
+        except NotFound:
+            continue
+    raise NotFound(f"There is no description beside {address}: put one at {tried[0]}.")
