@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 ROUNDS = 3
 RAW_SECONDS = 4.0
-ONE_BY_ONE_SECONDS = 15.0
+ONE_BY_ONE_SECONDS = 8.0
 COUNTS = (100, 1_000, 10_000)
 """Photos over which memory is measured, with the first extractor."""
 SAMPLE = 32
@@ -55,17 +55,10 @@ SAMPLE = 32
 KERAS = "3.15.1"
 TENSORFLOW = "2.21.0"
 
-BARS = {
-    "resnet50": (
-        Bar("resnet50_disk_over_raw", "at least", 0.92),
-        Bar("resnet50_s3_over_raw", "at least", 0.92),
-        Bar("resnet50_disk_over_one_by_one", "at least", 3.3),
-    ),
-    "googlenet": (
-        Bar("googlenet_disk_over_raw", "at least", 0.85),
-        Bar("googlenet_s3_over_raw", "at least", 0.85),
-    ),
-}
+OVER_RAW = {"resnet50": 0.92, "googlenet": 0.85}
+"""What the service has to reach of the engine alone, from disk and from S3."""
+OVER_ONE_BY_ONE = {"resnet50": 3.3}
+_RATIOS = {"service_over_raw": "disk", "service_over_raw_s3": "s3"}
 BF16_BARS = (Bar("bf16_over_f32", "at least", 1.7), Bar("bf16_cosine_least", "at least", 0.999))
 READY_SECONDS = 2.0
 PEAK_GROWTH = 1.1
@@ -84,27 +77,27 @@ class Comparison:
         self._running = running
         self._raw = raw
         self.ways: dict[str, list[float]] = {}
-        self.figures: dict[str, list[float]] = {"raw": [], "disk": [], "s3": []}
+        self.figures: dict[str, list[float]] = {"raw": [], "disk": [], "s3": [], "one_by_one": []}
 
-    def turn(self, disk: Photos, s3: Photos, count: int) -> None:
+    def turn(self, setting: Setting) -> None:
         """Measure each once."""
         if self._raw:
             rates = self._raw.images_per_second(RAW_SECONDS)
             for way, rate in rates.items():
                 self.ways.setdefault(way, []).append(rate)
             self.figures["raw"].append(max(rates.values()))
-        self.figures["disk"].append(self._running.images_per_second(disk, count))
-        self.figures["s3"].append(self._running.images_per_second(s3, count))
+        self.figures["disk"].append(self._running.images_per_second(setting.disk, setting.count))
+        self.figures["s3"].append(self._running.images_per_second(setting.s3, setting.count))
+        if self._spec.name in one_by_one.NETWORKS:
+            self.figures["one_by_one"].append(one_by_one_rate(keras_environment(), self._spec.name, setting.photos))
         print(self._spec.name, {name: round(rates[-1], 1) for name, rates in self.figures.items() if rates}, flush=True)
 
-    def ratios(self) -> dict[str, float]:
-        """What the turns give."""
-        rates = {name: statistics.median(measured) for name, measured in self.figures.items() if measured}
-        compared = {f"{place}_over_raw": self._over_raw(place) for place in ("disk", "s3")} if self._raw else {}
-        return {**{f"{name}_per_s": rate for name, rate in rates.items()}, **compared}
+    def rates(self) -> dict[str, float]:
+        """Images per second."""
+        return {name: statistics.median(measured) for name, measured in self.figures.items() if measured}
 
-    def _over_raw(self, place: str) -> float:
-        # The engine's best way, whichever it is: the same in all turns.
+    def over_raw(self, place: str) -> float:
+        """What the service reaches of the engine in its best way, whichever it is: the same in all turns."""
         best = max(self.ways, key=lambda way: statistics.median(self.ways[way]))
         return median_ratio(self.figures[place], self.ways[best])
 
@@ -144,8 +137,16 @@ class Setting:
     s3: Photos
 
 
-def compare(spec: ExtractorSpec, setting: Setting) -> dict[str, Any]:
-    """Measure one extractor in turns; its figures by name."""
+class Figures(dict[str, Any]):
+    """All that is measured: by its name, and by the extractor's."""
+
+    def note(self, name: str, extractor: str, figure: Any) -> None:
+        """Write a figure of an extractor down."""
+        self.setdefault(name, {})[extractor] = figure
+
+
+def compare(spec: ExtractorSpec, setting: Setting, figures: Figures) -> None:
+    """Measure one extractor in turns."""
     raw = None
     if isinstance(spec.method, Network):
         network = network_for(spec, open_store(setting.store), setting.weights)
@@ -154,13 +155,26 @@ def compare(spec: ExtractorSpec, setting: Setting) -> dict[str, Any]:
         running.images_per_second(setting.disk, min(setting.count, 100))
         comparison = Comparison(spec, running, raw)
         for _ in range(ROUNDS):
-            comparison.turn(setting.disk, setting.s3, setting.count)
+            comparison.turn(setting)
+    if raw:
+        for ratio, place in _RATIOS.items():
+            figures.note(ratio, spec.name, comparison.over_raw(place))
+    if comparison.figures["one_by_one"]:
+        measured = comparison.figures
+        figures.note("service_over_one_by_one", spec.name, median_ratio(measured["disk"], measured["one_by_one"]))
+    figures.note("images_per_s", spec.name, comparison.rates())
     with service.running(spec, setting.store, setting.folder, cores=setting.cores) as again:
-        figures = {**comparison.ratios(), "ready_s": again.ready_s}
-    if spec.name in one_by_one.NETWORKS:
-        rate = one_by_one_rate(keras_environment(), spec.name, setting.photos)
-        figures |= {"one_by_one_per_s": rate, "disk_over_one_by_one": figures["disk_per_s"] / rate}
-    return figures
+        figures.note("ready_s", spec.name, again.ready_s)
+
+
+def bars_of(name: str) -> list[Bar]:
+    """What an extractor's figures have to reach."""
+    bars = [Bar(f"ready_s.{name}", "at most", READY_SECONDS)]
+    if name in OVER_RAW:
+        bars += [Bar(f"{figure}.{name}", "at least", OVER_RAW[name]) for figure in _RATIOS]
+    if name in OVER_ONE_BY_ONE:
+        bars.append(Bar(f"service_over_one_by_one.{name}", "at least", OVER_ONE_BY_ONE[name]))
+    return bars
 
 
 def compare_precisions(name: str, setting: Setting) -> dict[str, float]:
@@ -200,13 +214,13 @@ def has_bf16() -> bool:
     return "BF16" in load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def measure(names: list[str], setting: Setting) -> tuple[dict[str, Any], list[Bar]]:
+def measure(names: list[str], setting: Setting) -> tuple[Figures, list[Bar]]:
     """Measure all that is asked for; the figures, and what they have to reach."""
-    figures: dict[str, Any] = {}
+    figures = Figures()
     bars: list[Bar] = []
     for name in names:
-        figures |= {f"{name}_{figure}": value for figure, value in compare(find(name), setting).items()}
-        bars += [*BARS.get(name, ()), Bar(f"{name}_ready_s", "at most", READY_SECONDS)]
+        compare(find(name), setting, figures)
+        bars += bars_of(name)
     networks = [name for name in names if isinstance(find(name).method, Network)]
     if networks and has_bf16():
         figures |= compare_precisions(networks[0], setting)

@@ -37,7 +37,7 @@ def fill(model: Any, name: str, gain: float) -> None:
     for number, layer in enumerate(model.layers):
         for index, variable in enumerate(layer.weights):
             low, high = _range(variable.path.rpartition("/")[2], tuple(variable.shape), gain)
-            variable.assign(_uniform(f"{name}/{number}/{index}", tuple(variable.shape), low, high))
+            variable.assign(uniform(f"{name}/{number}/{index}", tuple(variable.shape), low, high))
 
 
 def image(name: str, number: int, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -66,7 +66,8 @@ def _range(kind: str, shape: tuple[int, ...], gain: float) -> tuple[float, float
     return -0.5, 0.5
 
 
-def _uniform(name: str, shape: tuple[int, ...], low: float, high: float) -> NDArray[np.float32]:
+def uniform(name: str, shape: tuple[int, ...], low: float, high: float) -> NDArray[np.float32]:
+    """Draw an array's values from between two bounds."""
     fractions = (_bits(name, math.prod(shape)) >> 11) * 2.0**-53
     return (low + (high - low) * fractions).astype(np.float32).reshape(shape)
 

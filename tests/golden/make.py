@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # plain kernels: the reference should have as little cleverness as possible
@@ -20,28 +21,46 @@ os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # plain kernels: the reference should
 import keras
 import numpy as np
 
+from tests.golden import googlenet
 from tests.golden.definitions import DEFINITIONS
 from tests.golden.generated import IMAGES, fill, image
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def main(names: list[str]) -> None:
     """Write the vectors of the networks of these names, or of all."""
-    for name in names or DEFINITIONS:
-        definition = DEFINITIONS[name]
-        size = (definition.size, definition.size)
-        pixels = np.stack([image(name, number, size) for number in range(IMAGES)]).astype(np.float32)
-        vectors = {}
-        for output in definition.outputs:
-            keras.utils.clear_session()
-            model = definition.build(output)
-            fill(model, name, definition.gain)
-            vectors[output] = np.stack(
-                [model(definition.preprocess(each[np.newaxis].copy())).numpy()[0] for each in pixels]
-            )
-            first, second = vectors[output]
-            norms = np.linalg.norm(vectors[output], axis=1)
-            print(name, output, vectors[output].shape, norms, "cosine", first @ second / norms.prod())  # noqa: T201
+    for name in names or [*DEFINITIONS, googlenet.NAME]:
+        vectors = _of_googlenet() if name == googlenet.NAME else _of_keras(name)
+        for output, (first, second) in vectors.items():
+            norms = np.linalg.norm([first, second], axis=1)
+            print(name, output, first.shape, norms, "cosine", first @ second / norms.prod())  # noqa: T201
         np.savez(Path(__file__).parent / f"{name}.npz", allow_pickle=False, **vectors)
+
+
+def _of_keras(name: str) -> dict[str, NDArray[np.float32]]:
+    definition = DEFINITIONS[name]
+    vectors = {}
+    for output in definition.outputs:
+        keras.utils.clear_session()
+        model = definition.build(output)
+        fill(model, name, definition.gain)
+        vectors[output] = np.stack(
+            [
+                model(definition.preprocess(each[np.newaxis].copy())).numpy()[0]
+                for each in _pixels(name, definition.size)
+            ]
+        )
+    return vectors
+
+
+def _of_googlenet() -> dict[str, NDArray[np.float32]]:
+    return googlenet.vectors(_pixels(googlenet.NAME, googlenet.SIZE))
+
+
+def _pixels(name: str, size: int) -> NDArray[np.float32]:
+    return np.stack([image(name, number, (size, size)) for number in range(IMAGES)]).astype(np.float32)
 
 
 if __name__ == "__main__":
