@@ -366,6 +366,8 @@ async def test_a_quota_is_said(account: Path) -> None:
     deploy("extractor-hog")
     quota = {"hard": {"pods": "0"}}
     apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": quota})
+    # It forbids nothing before the cluster has counted once.
+    await until(lambda: "used" in read("get", "quota", "none", "--namespace", NAMESPACE).get("status", {}))
     patience = Patience(trouble=0.5, start=8, tick=0.2, listing=0.5)
     reason, _ = await refusal(account, patience=patience)
     assert "extractor-hog: the namespace's quota allows no more pods" in reason
