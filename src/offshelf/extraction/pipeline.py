@@ -24,7 +24,7 @@ from offshelf.extraction.engine import Engine
 from offshelf.extraction.spec import Network, fingerprint
 from offshelf.features import SegmentRow
 from offshelf.images import ImageStatus
-from offshelf.workers import ONE_THREAD, WITHOUT_SECRETS, WorkerCrashed, WorkerPool, WorkerTimeout
+from offshelf.workers import KEEPING_MEMORY, ONE_THREAD, WITHOUT_SECRETS, WorkerCrashed, WorkerPool, WorkerTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -282,7 +282,7 @@ def _decoders_of(spec: ExtractorSpec, max_pixels: int, size: int) -> WorkerPool:
         size,
         decoding.HANDLER,
         setup=decoding.setup(spec, max_pixels),
-        environment={**ONE_THREAD, **WITHOUT_SECRETS},
+        environment={**ONE_THREAD, **KEEPING_MEMORY, **WITHOUT_SECRETS},
     )
 
 

@@ -9,7 +9,16 @@ where the kernel can (Linux), it kills the worker when the parent's end of a pip
 """
 
 from offshelf.workers.messages import Handler, Header
-from offshelf.workers.pool import ONE_THREAD, WITHOUT_SECRETS, WorkerPool
+from offshelf.workers.pool import KEEPING_MEMORY, ONE_THREAD, WITHOUT_SECRETS, WorkerPool
 from offshelf.workers.process import WorkerCrashed, WorkerTimeout
 
-__all__ = ["ONE_THREAD", "WITHOUT_SECRETS", "Handler", "Header", "WorkerCrashed", "WorkerPool", "WorkerTimeout"]
+__all__ = [
+    "KEEPING_MEMORY",
+    "ONE_THREAD",
+    "WITHOUT_SECRETS",
+    "Handler",
+    "Header",
+    "WorkerCrashed",
+    "WorkerPool",
+    "WorkerTimeout",
+]
