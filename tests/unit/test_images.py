@@ -136,7 +136,6 @@ def test_exif_orientation_is_applied_once(
     assert np.abs(pixels.astype(int) - upright).max() < 60
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_broken_exif_counts_as_none() -> None:
     """A photo whose metadata is damaged is still used."""
     data = encoded(photo(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
@@ -301,7 +300,6 @@ def test_truncated_files_are_unreadable(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM"])
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_damaged_files_raise_nothing_else(kind: str) -> None:
     """Whatever is wrong with a file, it is decoded or put aside; nothing else is raised."""
     random = np.random.default_rng(0)

@@ -2,16 +2,22 @@
 
 It runs in a process of its own (`offshelf.workers`), because parsers fed with hostile bytes may crash or hang. A pure
 function of its bytes: which worker takes an image, and after which other one, makes no difference.
+
+An image may take 20 bytes of memory for each pixel of the limit on pixels (2 GB by default), twice its file and 256 MiB
+beyond what its worker has when it comes. Most formats need 7 bytes a pixel, progressive JPEGs 10 to 12, and WebP 16.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from offshelf.extraction.spec import Descriptor, ExtractorSpec
 from offshelf.images import ImageStatus, UnusableImage, decode
+from offshelf.images.reasons import TOO_MUCH_MEMORY
+from offshelf.workers.memory import more_memory_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,12 +30,25 @@ if TYPE_CHECKING:
 HANDLER = "offshelf.extraction.decoding:handler"
 """This module's factory, as `offshelf.workers.WorkerPool` wants it named."""
 
+_ENOUGH: Final = 4
+"""JPEGs are decoded at no less than so many times the longer side of a network's input. The filter of `squeezed`
+averages the rest, so that hardly any pixel of the input changes by more than the filter's own rounding: the cosine of
+features to those of the whole image is at least 0.9995 (docs/architecture.md has the figures)."""
+
+_BYTES_A_PIXEL: Final = 20
+_BYTES_BESIDE: Final = 256 << 20
+
+_SIDE: Final = 64  # of the sample, in pixels
+
 
 def setup(spec: ExtractorSpec, max_pixels: int) -> dict[str, Any]:
     """Make the setup of the workers for an extractor, as JSON."""
+    common = {"max_pixels": max_pixels, "memory": _BYTES_A_PIXEL * max_pixels + _BYTES_BESIDE}
     if isinstance(spec.method, Descriptor):
-        return {"max_pixels": max_pixels, "function": spec.method.function, "parameters": dict(spec.method.parameters)}
-    return {"max_pixels": max_pixels, "function": "", "parameters": {"size": spec.method.size}}
+        parameters = dict(spec.method.parameters)
+        return {**common, "function": spec.method.function, "parameters": parameters, "enough": None}
+    size = spec.method.size
+    return {**common, "function": "", "parameters": {"size": size}, "enough": _ENOUGH * max(size)}
 
 
 def handler(setup: dict[str, Any]) -> Handler:
@@ -42,18 +61,19 @@ def handler(setup: dict[str, Any]) -> Handler:
         function = function_of(setup["function"])
     describe = partial(function, **setup["parameters"])
     # Imports the libraries now, so that the first image is not the one that is slow.
-    describe(_sample())
+    describe(decode(_sample(), max_pixels=_SIDE * _SIDE))
+    _mute()
 
     def answer(header: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:  # noqa: ARG001 - Handler's form
-        try:
-            pixels = decode(data, max_pixels=setup["max_pixels"])
-        except UnusableImage as error:
-            return {"status": error.status.value, "reason": error.reason}, b""
-        try:
-            array = describe(pixels)
-        except Exception as error:  # noqa: BLE001 - it worked on the sample, so one odd image must not end a run
-            reason = f"its features cannot be computed ({type(error).__name__})"
-            return {"status": ImageStatus.UNREADABLE.value, "reason": reason}, b""
+        with more_memory_at_most(setup["memory"] + 2 * len(data)):
+            try:
+                array = describe(decode(data, max_pixels=setup["max_pixels"], enough=setup["enough"]))
+            except UnusableImage as error:
+                return {"status": error.status.value, "reason": error.reason}, b""
+            except MemoryError:
+                return {"status": ImageStatus.TOO_LARGE.value, "reason": TOO_MUCH_MEMORY}, b""
+            except Exception:  # noqa: BLE001 - it worked on the sample, so one odd image must not end a run
+                return {"status": ImageStatus.UNREADABLE.value, "reason": "its features cannot be computed"}, b""
         return {"status": ImageStatus.OK.value, "reason": ""}, array.tobytes()
 
     return answer
@@ -74,7 +94,13 @@ def squeezed(pixels: NDArray[np.uint8], *, size: tuple[int, int]) -> NDArray[np.
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _sample() -> NDArray[np.uint8]:
-    import numpy as np
+def _mute() -> None:
+    """Send what C libraries say of images nowhere: it can be thousands of lines, and the reason tells what matters."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
-    return (np.arange(64 * 64 * 3) % 251).astype(np.uint8).reshape(64, 64, 3)
+
+def _sample() -> bytes:
+    """Make a PPM that nothing can be wrong with."""
+    return b"P6 %d %d 255\n" % (_SIDE, _SIDE) + bytes(number % 251 for number in range(3 * _SIDE * _SIDE))

@@ -1,0 +1,110 @@
+"""What decode workers do with images that ask for too much, or about which C libraries have much to say."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from offshelf.extraction import decoding
+from offshelf.extraction.registry import EXTRACTORS
+from offshelf.extraction.spec import Network
+from offshelf.images import ImageStatus
+from offshelf.workers import ONE_THREAD, WorkerPool
+from offshelf.workers.memory import more_memory_at_most
+from tests.unit.odd_images import encoded, one_of_each_kind, picture
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from offshelf.extraction.spec import ExtractorSpec
+
+HARALICK = EXTRACTORS["haralick"]
+SIDE = 3000
+MEGABYTES = 1 << 20
+
+
+def decoder(spec: ExtractorSpec = HARALICK, **changes: Any) -> AbstractContextManager[WorkerPool]:
+    """Make one worker with the setup that extraction gives it, but for what a test changes."""
+    setup = {**decoding.setup(spec, 100_000_000), **changes}
+    return WorkerPool(1, decoding.HANDLER, setup=setup, environment=ONE_THREAD)
+
+
+@pytest.fixture(scope="module")
+def short_of_memory() -> Iterator[WorkerPool]:
+    """Give a decoder with room for a photo, but not for nine megapixels."""
+    with decoder(memory=24 * MEGABYTES) as pool:
+        yield pool
+
+
+def decoders() -> list[int]:
+    """List the workers that this process has."""
+    children = psutil.Process().children()
+    return [child.pid for child in children if "offshelf.workers.child" in child.cmdline()]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "TIFF", "PPM"])
+def test_what_takes_too_much_memory_is_too_large(short_of_memory: WorkerPool, kind: str) -> None:
+    """An image that decoding has no memory for is put aside as too large, by the same process that takes the next."""
+    small = encoded(picture(), kind)
+    before = short_of_memory.call({}, small)
+    processes = decoders()
+    answer, content = short_of_memory.call({}, encoded(Image.new("RGB", (SIDE, SIDE), "red"), kind))
+    reason = "decoding it takes more memory than an image may"
+    assert (answer, content) == ({"status": ImageStatus.TOO_LARGE.value, "reason": reason}, b"")
+    assert before[0]["status"] == ImageStatus.OK.value
+    assert short_of_memory.call({}, small) == before
+    assert decoders() == processes
+
+
+def test_a_limit_ends_with_its_block() -> None:
+    """What one image may take says nothing about the next one."""
+    with more_memory_at_most(8 * MEGABYTES), pytest.raises(MemoryError):
+        bytearray(64 * MEGABYTES)
+    assert len(bytearray(64 * MEGABYTES)) == 64 * MEGABYTES
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in sorted(EXTRACTORS) if not isinstance(EXTRACTORS[name].method, Network)]
+)
+@pytest.mark.nightly
+def test_images_at_the_limit_on_pixels_have_the_memory_they_need(name: str) -> None:
+    """With the limits as they are, images of 100 megapixels are described, in every format that takes much memory."""
+    side = 10_000
+    image = Image.effect_mandelbrot((side, side), (-3, -2.5, 2, 2.5), 20).convert("RGB")
+    files = [encoded(image, "JPEG", progressive=True, subsampling=0)]
+    if name == "haralick":
+        files += [encoded(image.convert("CMYK"), "JPEG", progressive=True), encoded(image, "WEBP", method=0)]
+    del image
+    with decoder(EXTRACTORS[name]) as pool:
+        assert [pool.call({}, data)[0]["status"] for data in files] == [ImageStatus.OK.value] * len(files)
+
+
+def test_libraries_do_not_fill_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    """A damaged fax of which a library has a line to say for every row leaves nothing in the service's log."""
+    fax = bytearray(one_of_each_kind()["tiff group 4"])
+    fax[8:40] = bytes(range(32))
+    with decoder() as pool:
+        pool.call({}, bytes(fax))
+    assert capfd.readouterr().err == ""
+
+
+def test_networks_have_large_photos_decoded_at_half_their_size() -> None:
+    """A network whose input is much smaller than a photo sees it as before; a photo of usual size is decoded whole."""
+    googlenet = EXTRACTORS["googlenet"]
+    assert isinstance(googlenet.method, Network)
+    tiny = replace(googlenet, method=replace(googlenet.method, size=(32, 32)))
+    assert decoding.setup(googlenet, 1)["enough"] == 4 * 224
+    assert decoding.setup(HARALICK, 1)["enough"] is None
+    data = encoded(picture(width=600, height=400), "JPEG")
+    with decoder(tiny) as halved, decoder(tiny, enough=None) as whole:
+        pixels = [np.frombuffer(pool.call({}, data)[1], np.uint8).astype(int) for pool in (halved, whole)]
+    whole_image = Image.open(io.BytesIO(data)).resize((32, 32), Image.Resampling.BILINEAR)
+    assert (pixels[1] == np.asarray(whole_image).ravel()).all()
+    assert 0 < np.abs(pixels[0] - pixels[1]).max() <= 2
