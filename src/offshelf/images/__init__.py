@@ -17,8 +17,8 @@ transparency              composited on white, as pages and viewers show it; the
                           minus infinity become 0, infinity 255.
 CMYK, YCbCr, Lab          converted by Pillow's formulas; CMYK JPEGs are taken as inverted, as Adobe writes them.
 more channels             of a TIFF that says what they are: RGB, and transparency if the fourth is; the others are left
-                          out. Any other TIFF of five channels is unreadable, and so is one in separate planes of more than
-                          8 bits that is not compressed (Pillow misreads it); the reason says what it holds.
+                          out. Any other TIFF of five channels is unreadable, and so is one in separate planes of more
+                          than 8 bits that is not compressed (Pillow misreads it); the reason says what it holds.
 colour profiles           ignored, broken ones too: the networks were trained on pictures read without them.
 several pages or frames   the first.
 reduced size              a JPEG that is much larger than what is wanted of it, if it is told (`decode`'s `enough`), is
@@ -33,8 +33,8 @@ truncated                 unreadable: half a picture is not what was labelled.
 damaged inside            unreadable if its parser notices. What a format has no checksum for shows as in any viewer:
                           a JPEG that ends properly but lacks pixels before that is grey there.
 over `max_pixels`         too large, by the header, before anything is decoded: 20,000 x 20,000 pixels by default, and
-                          not 1 x 10,000. A TIFF's tiles count as they are, however small the image. Pillow's own limit of
-                          178 megapixels stays in force for WebP, MPO, GIF's frames and tiled TIFF.
+                          not 1 x 10,000. A TIFF's tiles count as they are, however small the image. Pillow's own limit
+                          of 178 megapixels stays in force for WebP, MPO, GIF's frames and tiled TIFF.
 bombs                     a PNG whose comments or colour profile unpack to more than a mebibyte each is unreadable.
 memory                    an image that takes more than decoders may have (`offshelf.extraction.decoding`) is too large.
 ========================  =============================================================================================
