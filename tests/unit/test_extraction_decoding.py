@@ -15,7 +15,7 @@ from offshelf.extraction import decoding
 from offshelf.extraction.registry import EXTRACTORS
 from offshelf.extraction.spec import Network
 from offshelf.images import ImageStatus
-from offshelf.workers import ONE_THREAD, WorkerPool
+from offshelf.workers import KEEPING_MEMORY, ONE_THREAD, WorkerPool
 from offshelf.workers.memory import more_memory_at_most
 from tests.unit.odd_images import encoded, hostile, one_of_each_kind, picture
 
@@ -33,7 +33,7 @@ MEGABYTES = 1 << 20
 def decoder(spec: ExtractorSpec = HARALICK, **changes: Any) -> AbstractContextManager[WorkerPool]:
     """Make one worker with the setup that extraction gives it, but for what a test changes."""
     setup = {**decoding.setup(spec, 100_000_000), **changes}
-    return WorkerPool(1, decoding.HANDLER, setup=setup, environment=ONE_THREAD)
+    return WorkerPool(1, decoding.HANDLER, setup=setup, environment={**ONE_THREAD, **KEEPING_MEMORY})
 
 
 @pytest.fixture(scope="module")
