@@ -16,10 +16,12 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from offshelf.rpc.channel import open_sync_channel
+from offshelf.store import open_store
 from offshelf.v1 import extractor_pb2 as pb
 from offshelf.v1.extractor_pb2_grpc import ExtractorServiceStub
 from tests.integration.test_extractor import TOKEN, spawned
 from tests.unit.odd_images import hostile, one_of_each_kind
+from tests.unit.own_networks import put_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -130,6 +132,13 @@ def attack(extractor: Attacked, count: int, seed: int) -> Counter[str]:
 def test_hostile_images_leave_a_descriptor_as_it_was(tmp_path: Path) -> None:
     """After damaged images of every format good ones give the vectors that they gave before, bit by bit."""
     with attacked(tmp_path, "haralick") as extractor:
+        attack(extractor, 150, seed=0)
+
+
+def test_hostile_images_leave_a_network_as_it_was(tmp_path: Path) -> None:
+    """And so does a network, which sees them at its own size."""
+    own = put_network(open_store(str(tmp_path / "store")))
+    with attacked(tmp_path, own.name) as extractor:
         attack(extractor, 150, seed=0)
 
 

@@ -252,6 +252,16 @@ def test_huge_images_are_too_large_before_their_memory_is_taken(kind: str) -> No
     assert "20000 x 20000" in reason or "400000000 pixels" in reason
 
 
+@pytest.mark.nightly
+def test_a_photo_of_100_megapixels_takes_less_than_eight_bytes_a_pixel() -> None:
+    """What decoding takes beside the file is known, so that machines can be chosen for it."""
+    data = encoded(PHOTO.resize((10_000, 10_000)), "JPEG")
+    with more_memory_at_most(8 * LIMIT):
+        assert rgb(data).shape == (10_000, 10_000, 3)
+    with more_memory_at_most(6 * LIMIT):
+        assert refused(data) == (ImageStatus.TOO_LARGE, "decoding it takes more memory than an image may")
+
+
 def test_a_raised_limit_takes_larger_images() -> None:
     """Who raises the limit has the images beyond it decoded."""
     data = encoded(Image.new("1", (2_000, 2_000)), "PNG")
