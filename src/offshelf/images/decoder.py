@@ -43,7 +43,7 @@ def decode(data: bytes, *, max_pixels: int, enough: int | None = None) -> NDArra
         Most pixels (width times height) that are decoded.
     enough
         Pixels a side that are enough for what comes after. A JPEG that has so many even at a half, a quarter or an
-        eighth of its size, on both sides and without a rest, is decoded at that size, which is several times as fast.
+        eighth of its size, on both sides and without a rest, is decoded at that size, which is faster.
 
     Returns
     -------
