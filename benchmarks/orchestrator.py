@@ -85,6 +85,10 @@ class BenchFleet:
             for number, address in enumerate(addresses):
                 self.pool.add(Replica(role, f"{role}-{number}", address))
 
+    def role_of(self, extractor: str) -> Role:
+        """Have replicas for each."""
+        return Role("extractor", extractor)
+
     @asynccontextmanager
     async def hold(self, role: Role, *, units: int = 1, tell: Callable[[str], None] = print) -> AsyncIterator[None]:
         """Do nothing."""

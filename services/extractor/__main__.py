@@ -9,13 +9,13 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from offshelf.errors import InvalidInput
-from offshelf.extraction.extractors import Extractors
+from offshelf.extraction.extractors import CUSTOM, Extractors
 from offshelf.extraction.pipeline import Extraction
 from offshelf.extraction.registry import EXTRACTORS
 from offshelf.rpc.server import run
 from offshelf.services.extractor.segments import SegmentExtractor
 from offshelf.services.extractor.servicer import ExtractorService
-from offshelf.services.extractor.serving import CUSTOM, CustomExtractors, OneExtractor
+from offshelf.services.extractor.serving import CustomExtractors, OneExtractor
 from offshelf.store import open_store
 
 if TYPE_CHECKING:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from offshelf.errors import Conflict, DataLoss, InvalidInput, NotFound
+from offshelf.errors import (
+    Cancelled,
+    Conflict,
+    DataLoss,
+    InvalidInput,
+    NotFound,
+    OffshelfError,
+    StoreDenied,
+    StoreFull,
+    StoreUnavailable,
+)
 from offshelf.extraction.runtime import load_openvino
 from offshelf.extraction.spec import fingerprint as fingerprint_of
 from offshelf.leases import LeaseCache
@@ -17,9 +27,6 @@ if TYPE_CHECKING:
     from offshelf.extraction.extractors import Extractors
     from offshelf.extraction.pipeline import Extraction
     from offshelf.extraction.spec import ExtractorSpec
-
-CUSTOM = "custom"
-"""What such a replica is started for: extractors with parameters, and networks of users' own."""
 
 _KEPT = 2
 """Extractors that stay loaded; each holds a network and worker processes."""
@@ -161,8 +168,10 @@ class CustomExtractors:
         extraction = self._make(self._extractors.find(name))
         try:
             extraction.start()  # which closes what it cannot start
-        except (NotFound, DataLoss) as error:
-            # Of this extractor, and nothing that the request was about.
+        except (Cancelled, StoreDenied, StoreFull, StoreUnavailable):
+            raise
+        except OffshelfError as error:
+            # Whatever it is, it is this extractor's fault, and not that of the replica, which serves others.
             raise InvalidInput(error.message) from error
         return extraction
 

@@ -82,6 +82,10 @@ class OneReplica:
         self.pool = ReplicaPool(lambda _: 2)
         self.pool.add(Replica(HSV, "only", address, server_name="extractor"))
 
+    def role_of(self, extractor: str) -> Role:
+        """Have replicas for each."""
+        return Role("extractor", extractor)
+
     @asynccontextmanager
     async def hold(
         self, role: Role, *, units: int = 1, tell: Callable[[str], None] = keep_quiet

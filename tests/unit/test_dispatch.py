@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,10 @@ class SteadyFleet:
         self.pool = ReplicaPool(lambda _: 4)
         self.holds = 0
         self._blames = blames
+
+    def role_of(self, extractor: str) -> Role:
+        """Have replicas for each."""
+        return Role("extractor", extractor)
 
     @asynccontextmanager
     async def hold(
@@ -218,6 +223,45 @@ async def test_a_replica_that_was_taken_away_is_no_failed_attempt() -> None:
         (outcome,) = await dispatcher(peers, fleet).extract(extraction("a"), lambda _: None)
     assert outcome.key == "a"
     assert peers.sent == [("a",)] * 21
+
+
+async def test_an_extractor_that_kills_shared_replicas_is_the_only_one_that_is_left_out() -> None:
+    """A network of a user's own that ends every process is given up by its name; those beside it lose no image."""
+
+    class Shared(SteadyFleet):
+        def role_of(self, extractor: str) -> Role:
+            del extractor
+            return Role("extractor", "custom")
+
+    class Picky(FrailPeers):
+        async def extract(
+            self, replica: Replica, unit: ExtractionUnit, on_progress: Callable[[int], None]
+        ) -> ExtractionOutcome:
+            await asyncio.sleep(0)  # both units are there when it ends
+            if unit.extractor == "onnx:bad@0123456789ab":
+                fleet.pool.remove(replica)
+                fleet.pool.add(replica)
+                self.ended.set()
+                raise Unavailable("gone")
+            if not self.ended.is_set():
+                await self.ended.wait()
+                raise Unavailable("gone with the other")
+            return await super().extract(replica, unit, on_progress)
+
+        ended = asyncio.Event()
+
+    fleet = Shared()
+    async with fleet.hold(Role("extractor", "custom")):
+        work = dispatcher(Picky(deadly=set()), fleet)
+        bad, good = await asyncio.gather(
+            work.extract(replace(extraction(*"abcd"), extractor="onnx:bad@0123456789ab"), lambda _: None),
+            work.extract(replace(extraction(*"abcd"), extractor="lab:8,4,4"), lambda _: None),
+            return_exceptions=True,
+        )
+    assert isinstance(bad, RoleUnavailable)
+    assert bad.message == "onnx:bad@0123456789ab: its process ends over every image."
+    assert isinstance(good, list)
+    assert [(outcome.key, outcome.deadly) for outcome in good] == [("a-b-c-d", ())]
 
 
 async def test_replicas_that_are_taken_away_for_ever_are_said() -> None:

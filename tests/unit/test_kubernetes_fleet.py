@@ -103,6 +103,20 @@ async def test_replicas_are_for_the_work_of_all_runs_together() -> None:
         assert cluster.scaled == [("extractor-hog", 1), ("extractor-hog", 3)]
 
 
+async def test_extractors_with_parameters_share_one_deployment() -> None:
+    """Nobody has to deploy anything for `lab:8,4,4` or a network of their own, and replicas are for all of them."""
+    cluster = FakeCluster("extractor-custom", "extractor-hog")
+    async with running(cluster) as fleet:
+        names = ("lab:8,4,4", "resnet50:max", "onnx:net@0123456789ab", "hog")
+        first, second, own, hog = (fleet.role_of(name) for name in names)
+        assert first == second == own == Role("extractor", "custom")
+        assert hog == HOG
+        async with fleet.hold(first, units=2), fleet.hold(own, units=2):
+            await until(lambda: len(fleet.pool.ready(own)) == 2)
+    assert len(cluster.of("extractor-custom")) == 2
+    assert not cluster.of("extractor-hog")
+
+
 async def test_a_replica_is_reached_at_its_pod_under_the_name_of_its_service() -> None:
     """Each pod has a channel of its own, and its certificate is checked."""
     cluster = FakeCluster("extractor-hog")

@@ -10,6 +10,8 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
+from offshelf.extraction.extractors import CUSTOM as CUSTOM_EXTRACTORS
+from offshelf.extraction.extractors import replicas_of
 from offshelf.extraction.registry import EXTRACTORS
 from offshelf.settings import Settings
 from tests.unit.compositions import (
@@ -260,7 +262,7 @@ def test_replicas_begin_where_they_should(installation: Composition) -> None:
     """A fresh installation runs what answers users and nothing that waits for work."""
     replicas = {one["metadata"]["name"]: one["spec"].get("replicas") for one in installation.services}
     expected = {"orchestrator": 1, "stats": 1, "trainer": 0, "predictor": 2}
-    expected |= {f"extractor-{name}": 0 for name in EXTRACTORS}
+    expected |= {f"extractor-{name}": 0 for name in (*EXTRACTORS, CUSTOM_EXTRACTORS)}
     if installation.of("HorizontalPodAutoscaler"):
         replicas["predictor"] = installation.one("HorizontalPodAutoscaler", "predictor")["spec"]["minReplicas"]
     assert replicas == expected
@@ -277,6 +279,16 @@ def test_every_extractor_of_the_catalogue_can_be_deployed() -> None:
         assert pod_labels(deployment)["offshelf.dev/extractor"] == name
         (variable,) = (one for one in containers(deployment)[0]["env"] if one["name"] == "OFFSHELF_EXTRACTOR")
         assert variable["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.labels['offshelf.dev/extractor']"
+
+
+def test_extractors_with_parameters_can_be_deployed() -> None:
+    """One Deployment serves all that the catalogue has no name for, with memory for more than one network."""
+    custom = compose(f"extractors/{CUSTOM_EXTRACTORS}").one("Deployment", f"extractor-{CUSTOM_EXTRACTORS}")
+    assert custom["metadata"]["labels"]["offshelf.dev/extractor"] == CUSTOM_EXTRACTORS == replicas_of("lab:8,4,4")
+    assert pod_labels(custom)["offshelf.dev/extractor"] == CUSTOM_EXTRACTORS
+    one = compose("extractors/resnet50").one("Deployment", "extractor-resnet50")
+    limits = [containers(each)[0]["resources"]["limits"]["memory"] for each in (one, custom)]
+    assert limits == ["3Gi", "6Gi"]
 
 
 def test_settings_are_those_of_the_services(overlay: Composition) -> None:

@@ -53,6 +53,10 @@ class Fleet:
         self._refused = refused
         self.held: list[tuple[Role, int]] = []
 
+    def role_of(self, extractor: str) -> Role:
+        """Have replicas for each."""
+        return Role("extractor", extractor)
+
     @asynccontextmanager
     async def hold(
         self, role: Role, *, units: int = 1, tell: Callable[[str], None] = keep_quiet
@@ -377,4 +381,4 @@ async def test_a_network_that_cannot_be_had_is_left_out(store: MemoryStore, erro
     run = journal(RunLog(store, 1))
     bench = replace(workbench(store, Fleet()), catalog=Gone())  # type: ignore[arg-type]
     await Evaluation("hog", PETS, bench, run).run()
-    assert run.status.left_out == [error.message]
+    assert run.status.left_out == [f"hog is left out: {error.message}"]

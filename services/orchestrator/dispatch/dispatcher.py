@@ -113,7 +113,7 @@ class Dispatcher:
             Whether the unit may have cost a replica already.
         """
         counted = 0
-        role = Role("extractor", unit.extractor)
+        role = self._fleet.role_of(unit.extractor)
 
         def on_progress(done: int) -> None:
             nonlocal counted

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from offshelf.errors import NotFound, OffshelfError
+from offshelf.extraction.extractors import replicas_of
 from offshelf.services.orchestrator.fleet.losses import Losses, answers
 from offshelf.services.orchestrator.fleet.needs import Holder, Need
 from offshelf.services.orchestrator.fleet.outlook import Outlook, Patience
@@ -90,6 +91,10 @@ class KubernetesFleet:
     def pool(self) -> ReplicaPool:
         """The replicas that are ready."""
         return self._pool
+
+    def role_of(self, extractor: str) -> Role:
+        """Return the role of an extractor: a Deployment has its name, and one is for all that have parameters."""
+        return Role("extractor", replicas_of(extractor))
 
     def start(self) -> None:
         """Begin to watch the pods, and to scale. Returns at once, also when the API is away."""

@@ -75,6 +75,10 @@ class LocalFleet:
         """The replicas that are ready."""
         return self._pool
 
+    def role_of(self, extractor: str) -> Role:
+        """Return the role of an extractor: each has a process of its own, whatever its parameters."""
+        return Role("extractor", extractor)
+
     @asynccontextmanager
     async def hold(
         self,

@@ -31,7 +31,7 @@ class RoleUnavailable(OffshelfError):
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What a replica is for: a service, and for extractors which one."""
+    """What a replica is for: a service, and for extractors which one, or "custom" for those that share replicas."""
 
     service: str
     """extractor, trainer, stats or predictor."""
@@ -254,6 +254,10 @@ class Fleet(Protocol):
     @property
     def pool(self) -> ReplicaPool:
         """The replicas that are ready."""
+        ...
+
+    def role_of(self, extractor: str) -> Role:
+        """Return the role whose replicas serve an extractor, by its name. Several extractors may share one."""
         ...
 
     def hold(

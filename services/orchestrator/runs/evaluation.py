@@ -11,7 +11,7 @@ from offshelf.images import ImageStatus
 from offshelf.runs import Combination
 from offshelf.services.orchestrator.concurrency import all_of
 from offshelf.services.orchestrator.dispatch.dispatcher import TRAINER
-from offshelf.services.orchestrator.fleet.replicas import Role, RoleUnavailable
+from offshelf.services.orchestrator.fleet.replicas import RoleUnavailable
 from offshelf.services.orchestrator.runs import runlog
 from offshelf.services.orchestrator.runs.board import ScoreBoard
 from offshelf.services.orchestrator.runs.planning import SegmentShelf, plan_extraction, plan_scoring
@@ -64,12 +64,16 @@ class Evaluation:
         except InvalidDataset:
             raise
         except (RoleUnavailable, InvalidInput) as error:
-            await self._journal.append(runlog.LEFT_OUT, reason=error.message)
+            await self._journal.append(runlog.LEFT_OUT, reason=self._naming(error.message))
             return
         try:
             await self._score(self.table)  # without a trainer there is no run
         except InvalidDataset as error:
             raise InvalidDataset(f"{error.message}{self._example()}") from error
+
+    def _naming(self, reason: str) -> str:
+        """Say whom a reason is about, which may be the replicas of several extractors, or a file."""
+        return reason if self.extractor in reason else f"{self.extractor} is left out: {reason}"
 
     def _example(self) -> str:
         """Name one skipped image and why: a run that fails leaves no list of them."""
@@ -144,7 +148,7 @@ class Evaluation:
         try:
             # What is extracted will be scored: a trainer gets ready meanwhile, and more once there is work for them.
             async with (
-                self._journal.hold(self._bench.fleet, Role("extractor", self.extractor), units=len(plan.units)),
+                self._journal.hold(self._bench.fleet, self._bench.fleet.role_of(self.extractor), units=len(plan.units)),
                 self._journal.hold(self._bench.fleet, TRAINER, units=1),
             ):
                 made = await all_of(self._extract_unit(unit, shelf, count) for unit in plan.units)

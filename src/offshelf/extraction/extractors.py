@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from offshelf.errors import DataLoss, InvalidInput, NotFound, UnknownName
 from offshelf.extraction import registry
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from offshelf.extraction.own.stored import OwnNetwork
     from offshelf.extraction.spec import ExtractorSpec
     from offshelf.store.objects import ObjectStore
+
+CUSTOM: Final = "custom"
+"""What replicas are started for that serve those extractors which have none of their own: there is no end of them."""
 
 _KEPT = 1000
 """Networks whose cards are remembered: they never change."""
@@ -82,3 +85,11 @@ class Extractors:
                 self._seen.clear()
             self._seen[parts[:2]] = network
         return network
+
+
+def replicas_of(name: str) -> str:
+    """Return what replicas are started for that serve an extractor in a cluster: its name, or `CUSTOM`.
+
+    Those with parameters and the networks of users' own share replicas: nobody can deploy some for each.
+    """
+    return CUSTOM if ":" in name else name
