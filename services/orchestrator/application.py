@@ -81,6 +81,7 @@ class OrchestratorService:
             buckets=settings.data_buckets,
             undisturbed=lambda: self._desk.library.undisturbed(),  # noqa: PLW0108  (which is made later)
             figures=self._metrics,
+            scratch=tenure.scratch,
         )
         self._orchestrator = Orchestrator(
             store=store,

@@ -16,7 +16,7 @@ from offshelf.errors import InvalidInput
 from offshelf.estimators import registry as classifiers
 from offshelf.rpc.audit import name_target
 from offshelf.rpc.auth import current_caller
-from offshelf.runs import Combination, RunState
+from offshelf.runs import Combination, RunGoal, RunState
 from offshelf.services.orchestrator.holdings.admission import Admission
 from offshelf.services.orchestrator.runs.intake import Request
 from offshelf.v1 import orchestrator_pb2 as pb
@@ -84,6 +84,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
                 folds=spec.folds,
                 seed=spec.seed,
                 choice=Combination(spec.choice.extractor, spec.choice.classifier) if spec.HasField("choice") else None,
+                goal=_goal(spec.goal),
             ),
             request_id=request.request_id,
             user=current_caller().name,
@@ -120,12 +121,12 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         del context
         with self._downloads.admitted(current_caller().name):
             key = await self._orchestrator.artifact(request.run_id, request.name)
-            offset = 0
+            offset = request.offset
             while True:
                 chunk = await asyncio.to_thread(self._store.get, key, offset=offset, length=_CHUNK_BYTES)
                 if chunk or not offset:
                     with self._downloads.set_aside_after(self._unread_seconds):
-                        yield pb.ReadArtifactResponse(chunk=chunk)
+                        yield pb.ReadArtifactResponse(chunk=chunk, offset=offset)
                 if len(chunk) < _CHUNK_BYTES:
                     return
                 offset += len(chunk)
@@ -157,6 +158,8 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         return pb.LocatePredictorResponse(address=await self._locate_predictor())
 
 
+_GOALS = {RunGoal.COMPARISON: pb.RUN_GOAL_COMPARISON, RunGoal.FEATURES: pb.RUN_GOAL_FEATURES}
+
 _STATES = {
     RunState.PENDING: pb.RUN_STATE_PENDING,
     RunState.RUNNING: pb.RUN_STATE_RUNNING,
@@ -165,6 +168,15 @@ _STATES = {
     RunState.FAILED: pb.RUN_STATE_FAILED,
     RunState.CANCELLED: pb.RUN_STATE_CANCELLED,
 }
+
+
+def _goal(goal: pb.RunGoal.ValueType) -> RunGoal:
+    if goal == pb.RUN_GOAL_UNSPECIFIED:
+        return RunGoal.COMPARISON
+    known = {number: name for name, number in _GOALS.items()}
+    if goal not in known:
+        raise InvalidInput("This server does not know what the run is to come to: it is older than its client.")
+    return known[goal]
 
 
 def _run(status: RunStatus) -> pb.Run:
@@ -181,6 +193,7 @@ def _run(status: RunStatus) -> pb.Run:
             folds=spec.folds,
             seed=spec.seed,
             choice=_combination(spec.choice) if spec.choice else None,
+            goal=_GOALS[spec.goal],
         ),
         state=_STATES[status.state],
         created_at=created,
@@ -218,7 +231,7 @@ def _result(result: RunResult) -> pb.RunResult:
         scores=map(_score, result.scores),
         verdict=result.verdict,
         model=result.model,
-        fitted=_combination(result.fitted),
+        fitted=_combination(result.fitted) if result.fitted else None,
         artifacts=sorted(result.artifacts),
         classes=result.classes,
         dataset=result.dataset,

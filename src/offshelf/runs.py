@@ -1,10 +1,19 @@
-"""The words of a run that services and users share: its states, combinations and how they did."""
+"""The words of a run that services and users share: its goals and states, combinations and how they did."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+
+class RunGoal(StrEnum):
+    """What a run is to come to."""
+
+    COMPARISON = "comparison"
+    """A comparison of all combinations, a report, and the best one fitted."""
+    FEATURES = "features"
+    """The features alone, in one file."""
 
 
 class RunState(StrEnum):

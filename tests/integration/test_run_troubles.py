@@ -52,6 +52,7 @@ class OpenTenure:
 
     epoch = 1
     takes_up = True
+    scratch = None
 
     def __init__(self, fleet: Fleet, token_file: Path, tls: Path | None = None) -> None:
         self.fleet = fleet

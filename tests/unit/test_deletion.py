@@ -58,6 +58,8 @@ def made() -> Stored:
     workshop.upload(THEIRS)
     workshop.run("OURS", OURS)
     artifacts = workshop.run("THEIRS", THEIRS)
+    workshop.export(OURS, *EXTRACTORS)
+    artifacts["features.parquet"] = workshop.export(THEIRS, *EXTRACTORS)
     return Stored(store.objects, artifacts, {name: load(store, THEIRS, name) for name in EXTRACTORS})
 
 
@@ -127,7 +129,7 @@ def test_counts_say_what_went(store: AgedStore, made: Stored) -> None:
     held = [info.key for info in read_references(store).segments()]
     removal = delete(store)
     assert replace(removal, bytes=0, segments=0, segments_rewritten=0) == Removal(
-        images=len(ONLY_OURS), tables=2, scores=2, models=1, reports=1, datasets=1, others=3
+        images=len(ONLY_OURS), tables=2, scores=2, models=1, reports=1, datasets=1, others=4
     )
     gone = [key for key in held if key not in store.objects]
     assert removal.segments_rewritten > 0
@@ -219,7 +221,7 @@ def test_incomplete_work_goes_too(store: AgedStore, made: Stored) -> None:
         store.delete(key)  # so that nothing but the halves themselves says whose they are
     removal = delete(store)
     assert (removal.scores, removal.models) == (0, 0)
-    assert removal.others == 2 * 2 + 1
+    assert removal.others == 2 * 2 + 1 + 1  # halves, the rest of the report, the file of features
     check_nothing_of_ours(store)
     check_theirs(store, made)
 

@@ -114,6 +114,22 @@ def test_old_requests_go(store: AgedStore) -> None:
     assert log.requested("b" * 64) == "BIRDS"
 
 
+def test_files_of_features_go_though_their_dataset_stays(store: AgedStore) -> None:
+    """What users asked for in a file is a copy, which does not fill the store for ever; one in use stays."""
+    collect(store)
+    workshop = Workshop(store, epoch=2)
+    pets, birds = (workshop.export(dataset, "hog", "lab888") for dataset in RUNS.values())
+    assert collect(store).others == 0
+    store.age(8)
+    assert collect(store, in_use=frozenset({RUNS["PETS"].digest})).others == 1
+    assert pets in store.objects
+    assert birds not in store.objects
+    content = store.objects[pets]
+    assert collect(store).others == 1
+    assert workshop.export(RUNS["PETS"], "hog", "lab888") == pets
+    assert store.objects[pets] == content
+
+
 def test_what_is_needed_stays(store: AgedStore) -> None:
     """Afterwards every dataset, run and model works as before, and so does what is not ours."""
     artifacts = {run_id: artifacts_of(store, run_id) for run_id in RUNS}

@@ -152,7 +152,7 @@ async def test_an_extractor_that_cannot_be_started_is_left_out() -> None:
     evaluation = Evaluation("hog", PETS, workbench(store, Fleet("extractor")), run)
     await evaluation.run()
     assert run.status.left_out == ["extractor-hog ended 3 times"]
-    assert evaluation.table is None
+    assert evaluation.features.table is None
     assert run.status.progress.images_remaining == 0
 
 
@@ -208,7 +208,7 @@ async def test_a_class_without_usable_images_is_told_with_an_example(store: Memo
     bench = workbench(store, fleet)
     bench.dispatcher._peers = Strict()  # type: ignore[assignment]
     evaluation = Evaluation("hog", PETS, bench, journal(RunLog(store, 1)))
-    evaluation.skipped[PETS.items[0].digest] = ImageOutcome(ImageStatus.UNREADABLE, "the file is empty")
+    evaluation.features.skipped[PETS.items[0].digest] = ImageOutcome(ImageStatus.UNREADABLE, "the file is empty")
     with pytest.raises(InvalidDataset, match=r"2 are skipped\)\. For example cat/0\.png: the file is empty\."):
         await evaluation.run()
 
@@ -237,7 +237,7 @@ async def test_the_fleet_hears_how_much_there_is_to_do(store: MemoryStore) -> No
     assert fleet.held == [(Role("extractor", "hog"), 4), (TRAINER, 1), (TRAINER, 3)]
     assert lines[0] == ("no room for extractor-hog", "no room for trainer")
     assert not run.status.notices.lines
-    assert len(evaluation.unread) == 4
+    assert len(evaluation.features.unread) == 4
 
 
 async def test_stats_that_was_down_while_features_were_extracted_is_asked_for_again(store: MemoryStore) -> None:
@@ -340,13 +340,13 @@ async def test_a_network_tells_itself_how_long_its_vectors_are(monkeypatch: pyte
     store = MemoryStore()
     first = Evaluation("hog", PETS, unmeasured(store), journal(RunLog(store, 1)))
     await first.run()
-    assert first.table is not None
-    assert first.table.dimension == 3
+    assert first.features.table is not None
+    assert first.features.table.dimension == 3
     fewer = Dataset.of(PETS.items[:3])
     found = Evaluation("hog", fewer, unmeasured(store), journal(RunLog(store, 2)))
     await found.run()
-    assert found.table is not None
-    assert (found.table.dimension, found.table.segments) == (3, first.table.segments)
+    assert found.features.table is not None
+    assert (found.features.table.dimension, found.features.table.segments) == (3, first.features.table.segments)
 
 
 async def test_images_that_end_a_network_are_put_on_record_with_the_right_length(
@@ -358,14 +358,14 @@ async def test_images_that_end_a_network_are_put_on_record_with_the_right_length
     deadly = PETS.items[0].digest
     together = Evaluation("hog", PETS, unmeasured(store, frozenset({deadly})), journal(RunLog(store, 1)))
     await together.run()
-    assert together.skipped[deadly].status is ImageStatus.CRASHED
-    assert together.table is not None
-    assert {features.dimension_of(store, segment) for segment in together.table.segments} == {3}
+    assert together.features.skipped[deadly].status is ImageStatus.CRASHED
+    assert together.features.table is not None
+    assert {features.dimension_of(store, segment) for segment in together.features.table.segments} == {3}
 
     store, alone = MemoryStore(), Dataset.of(PETS.items[:1])
     evaluation = Evaluation("hog", alone, unmeasured(store, frozenset({deadly})), journal(RunLog(store, 1)))
     await evaluation.run()
-    assert "ended the extractor's process" in evaluation.unread[deadly]
+    assert "ended the extractor's process" in evaluation.features.unread[deadly]
 
 
 @pytest.mark.parametrize("error", [NotFound("There is no network."), InvalidInput("net.onnx does not fit.")])

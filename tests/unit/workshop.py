@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import tempfile
 import threading
 import time
 import zipfile
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -183,6 +185,16 @@ class Workshop:
         table = FeatureTable(dataset.digest, fingerprint(extractor), DIMENSION, tuple(made))
         features.write_table(self.store, table)
         return table
+
+    def export(self, dataset: Dataset, *extractors: str) -> str:
+        """Put the features of extractors into one file for a user; returns its key."""
+        tables = {name: table for name in extractors if (table := self.extract(dataset, name))}
+        key = keys.export(dataset.digest, features.export_digest(tables, dataset))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "features.parquet"
+            features.export_features(self.store, dataset, tables, path, stop=threading.Event())
+            self.store.put_file(key, path)
+        return key
 
     def score(self, dataset: Dataset, table: FeatureTable, *, folds: int = FOLDS) -> str:
         """Score one classifier; with fewer folds than there are, without the manifest."""

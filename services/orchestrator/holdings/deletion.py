@@ -226,6 +226,8 @@ def _made_of_features(references: References, datasets: AbstractSet[str]) -> tup
         if table.dataset in datasets
     ]
     rest = []
+    for dataset in datasets:
+        first += [Leaving(info, "others") for info in references.below(keys.exports(dataset))]
     for info in references.below(keys.RUNS):
         run_id = info.key.split("/")[1]
         if run_id in runs and info.key.startswith(keys.run_artifact(run_id, "")):

@@ -6,7 +6,6 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from offshelf.datasets import Dataset, Item
-from offshelf.datasets.classes import FEWEST
 from offshelf.datasets.names import check_label, check_path, is_plain
 from offshelf.digests import is_digest
 from offshelf.errors import InvalidDataset, InvalidInput
@@ -74,7 +73,7 @@ class Draft:
         Raises
         ------
         InvalidInput
-            If it has no header, no images, or fewer than two classes.
+            If it has no header or no images. One class is enough for features; a run that compares looks itself.
         """
         del stop
         if not self.name:
@@ -82,8 +81,6 @@ class Draft:
         if not self._items:
             raise InvalidDataset("The dataset has no images: add some to its class folders.")
         dataset = Dataset.of(self._items.values())
-        if len(dataset.classes) < FEWEST:
-            raise InvalidDataset(f"The dataset has one class, {dataset.classes[0]!r}: add images of another class.")
         if sum(len(label.encode()) for label in dataset.classes) > MOST_CLASS_BYTES:
             raise InvalidDataset(
                 f"The names of the dataset's {len(dataset.classes)} classes have more than {MOST_CLASS_BYTES} bytes "

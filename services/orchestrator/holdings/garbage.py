@@ -40,6 +40,8 @@ LEAST_DAYS: Final = 7
 _DAY_SECONDS: Final = 24 * 3600.0
 _NETWORK: Final = re.compile(rf"{keys.NETWORKS}[0-9a-f]{{64}}-\d+/[^/]+")
 
+_EXPORT: Final = re.compile(rf"{keys.EXPORTS}[0-9a-f]{{64}}/[0-9a-f]{{64}}\.parquet")
+
 _REQUEST: Final = re.compile(rf"{keys.REQUESTS}[0-9a-f]{{64}}\.json")
 
 
@@ -115,6 +117,8 @@ def _garbage(store: ObjectStore, references: References, needs: Needs) -> tuple[
         if not needs.own_network(info):
             # The card first: what has none is no network.
             (first if info.key.endswith(".json") else rest).append(Leaving(info, "others"))
+    exports = [info for info in references.below(keys.EXPORTS) if _EXPORT.fullmatch(info.key)]
+    first += [Leaving(info, "others") for info in exports if not needs.export(info)]
     # A client repeats its request for some minutes, so that its run is found again and not made twice.
     requests = [info for info in references.below(keys.REQUESTS) if _REQUEST.fullmatch(info.key)]
     first += [Leaving(info, "others") for info in requests if not needs.is_young([info])]

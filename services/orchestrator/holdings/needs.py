@@ -93,6 +93,10 @@ class Needs:
             case _:
                 return artefact.digest in self._comparisons or not artefact.dataset or self._may_be_needed(artefact)
 
+    def export(self, info: ObjectInfo) -> bool:
+        """Tell whether features in a file stay: a copy, which whoever asks again gets anew in seconds or minutes."""
+        return info.key.split("/")[1] in self.busy or not self.sees_all_runs or self.is_young([info])
+
     def network(self, info: ObjectInfo) -> bool:
         """Tell whether a file of a converted network stays."""
         return (

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from offshelf.datasets import Dataset, Unread
     from offshelf.runs import Combination
     from offshelf.services.orchestrator.dispatch.units import ComparisonOutcome
-    from offshelf.services.orchestrator.runs.evaluation import Evaluation
+    from offshelf.services.orchestrator.runs.extraction import Extraction
     from offshelf.services.orchestrator.runs.status import RunStatus
     from offshelf.store import ObjectStore
 
@@ -27,19 +27,27 @@ UNREAD = "unread"
 
 
 @dataclass(frozen=True, slots=True)
+class Selection:
+    """What was compared, and what was fitted."""
+
+    comparison: ComparisonOutcome
+    fitted: Combination
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunFindings:
     """What a run has come to."""
 
     dataset: Dataset
-    comparison: ComparisonOutcome
-    fitted: Combination
-    model: str
     skipped: tuple[SkippedImage, ...]
     fingerprints: Mapping[str, str]
+    selection: Selection | None = None
+    """None if the goal was features alone."""
 
 
 def skipped_images(
-    dataset: Dataset, unread: Sequence[Unread], evaluations: Mapping[str, Evaluation]
+    dataset: Dataset, unread: Sequence[Unread], extractions: Mapping[str, Extraction]
 ) -> tuple[SkippedImage, ...]:
     """List every image that was not used, by path; one entry for all extractors where they agree.
 
@@ -47,19 +55,19 @@ def skipped_images(
     ----------
     unread
         Files that could not be read while the dataset was being read; they are not part of it.
-    evaluations
-        Every extractor that has a feature table.
+    extractions
+        Of every extractor that has a feature table.
     """
     rows = [SkippedImage(image.path, "", UNREAD, image.reason) for image in unread]
     found: dict[str, dict[tuple[str, str], list[str]]] = defaultdict(lambda: defaultdict(list))
-    for name, evaluation in evaluations.items():
-        for digest, reason in evaluation.unread.items():
+    for name, extraction in extractions.items():
+        for digest, reason in extraction.unread.items():
             found[digest][UNREAD, reason].append(name)
-        for digest, outcome in evaluation.skipped.items():
+        for digest, outcome in extraction.skipped.items():
             found[digest][str(outcome.status), outcome.reason].append(name)
     for item in dataset.items:
         for (status, reason), names in found.get(item.digest, {}).items():
-            agreed = len(names) == len(evaluations)
+            agreed = len(names) == len(extractions)
             rows.extend(SkippedImage(item.path, name, status, reason) for name in ([""] if agreed else names))
     return tuple(sorted(rows, key=lambda row: (row.path, row.extractor)))
 
@@ -81,30 +89,38 @@ def _run_json(status: RunStatus, findings: RunFindings) -> dict[str, Any]:
     from importlib.metadata import version
 
     progress, spec = status.progress, status.spec
-    return {
+    document = {
         "run": status.run_id,
         "created_at": status.created_at.isoformat(),
         "offshelf": version("offshelf"),
+        "goal": str(spec.goal),
         "dataset": findings.dataset.digest,
         "source": spec.source,
         "images": len(findings.dataset.items),
         "classes": list(findings.dataset.classes),
         "extractors": list(spec.extractors),
         "fingerprints": dict(findings.fingerprints),
+        "images_extracted": progress.images_extracted,
+        "images_reused": progress.images_reused,
+        "images_skipped": len({image.path for image in findings.skipped}),
+        "left_out": list(status.left_out),
+    }
+    return document if findings.selection is None else document | _selection_json(status, findings.selection)
+
+
+def _selection_json(status: RunStatus, selection: Selection) -> dict[str, Any]:
+    progress, spec = status.progress, status.spec
+    return {
         "classifiers": list(spec.classifiers),
         "measure": spec.measure,
         "folds": spec.folds,
         "seed": spec.seed,
-        "images_extracted": progress.images_extracted,
-        "images_reused": progress.images_reused,
-        "images_skipped": len({image.path for image in findings.skipped}),
         "scores_computed": progress.scores_computed,
         "scores_reused": progress.scores_reused,
-        "left_out": list(status.left_out),
-        "scores": [score.to_json() for score in findings.comparison.scores],
-        "verdict": findings.comparison.verdict,
-        "model": findings.model,
-        "fitted": {"extractor": findings.fitted.extractor, "classifier": findings.fitted.classifier},
+        "scores": [score.to_json() for score in selection.comparison.scores],
+        "verdict": selection.comparison.verdict,
+        "model": selection.model,
+        "fitted": {"extractor": selection.fitted.extractor, "classifier": selection.fitted.classifier},
     }
 
 

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from offshelf import features, scores
-from offshelf.errors import DataLoss, InvalidDataset, InvalidInput, NotFound
-from offshelf.features import ImageOutcome, SegmentRow
-from offshelf.images import ImageStatus
+from offshelf import scores
+from offshelf.errors import InvalidDataset
 from offshelf.runs import Combination
 from offshelf.services.orchestrator.concurrency import all_of
 from offshelf.services.orchestrator.dispatch.dispatcher import TRAINER
-from offshelf.services.orchestrator.fleet.replicas import RoleUnavailable
 from offshelf.services.orchestrator.runs import runlog
 from offshelf.services.orchestrator.runs.board import ScoreBoard
-from offshelf.services.orchestrator.runs.planning import SegmentShelf, plan_extraction, plan_scoring
+from offshelf.services.orchestrator.runs.extraction import Extraction
+from offshelf.services.orchestrator.runs.planning import plan_scoring
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
     from offshelf.datasets import Dataset
-    from offshelf.extraction.spec import ExtractorSpec
     from offshelf.features import FeatureTable
-    from offshelf.services.orchestrator.dispatch.units import ExtractionUnit, FoldResult, ScoringUnit
+    from offshelf.services.orchestrator.dispatch.units import FoldResult, ScoringUnit
     from offshelf.services.orchestrator.runs.journal import Journal, Workbench
-    from offshelf.services.orchestrator.runs.planning import ExtractionPlan
 
 
 class Evaluation:
@@ -32,170 +28,32 @@ class Evaluation:
 
     Attributes
     ----------
-    table
-        The feature table, once it is there.
+    features
+        The features.
     scores
         What names the scores of each classifier that has all its folds.
-    skipped
-        What became of the images that have no features, by digest.
-    unread
-        Reasons, by digest, of images that had gone or changed when their turn came.
     """
 
     def __init__(self, extractor: str, dataset: Dataset, bench: Workbench, journal: Journal) -> None:
         self.extractor = extractor
-        self.table: FeatureTable | None = None
+        # What is extracted will be scored: a trainer gets ready meanwhile, and more once there is work for them.
+        self.features = Extraction(extractor, dataset, bench, journal, next_=(TRAINER,))
         self.scores: dict[str, str] = {}
-        self.skipped: dict[str, ImageOutcome] = {}
-        self.unread: dict[str, str] = {}
         self._dataset = dataset
         self._bench = bench
         self._journal = journal
         self._spec = journal.status.spec
         self._progress = journal.status.progress
-        self._fingerprint = ""
-        self._dimension = 0
-        """Length of the vectors; of a network of a user's own, 0 until it has told."""
 
     async def run(self) -> None:
         """Have features and scores made; an extractor that cannot be had is left out of the run, with the reason."""
-        try:
-            self.table = await self._extract(await self._find())
-        except InvalidDataset:
-            raise
-        except (RoleUnavailable, InvalidInput) as error:
-            await self._journal.append(runlog.LEFT_OUT, reason=self._naming(error.message))
+        table = await self.features.run()
+        if table is None:
             return
         try:
-            await self._score(self.table)  # without a trainer there is no run
+            await self._score(table)  # without a trainer there is no run
         except InvalidDataset as error:
-            raise InvalidDataset(f"{error.message}{self._example()}") from error
-
-    def _naming(self, reason: str) -> str:
-        """Say whom a reason is about, which may be the replicas of several extractors, or a file."""
-        return reason if self.extractor in reason else f"{self.extractor} is left out: {reason}"
-
-    def _example(self) -> str:
-        """Name one skipped image and why: a run that fails leaves no list of them."""
-        reasons = {digest: outcome.reason for digest, outcome in self.skipped.items()} | self.unread
-        skipped = (item for item in self._dataset.items if item.digest in reasons)
-        return next((f" For example {item.path}: {reasons[item.digest]}." for item in skipped), "")
-
-    async def _find(self) -> ExtractorSpec:
-        """Look the extractor up, which may be a network that has gone since the run was asked for."""
-        try:
-            spec = await self._journal.with_store(self._bench.catalog.find, self.extractor)
-            self._fingerprint = await self._journal.with_store(self._bench.catalog.fingerprint, self.extractor)
-        except (NotFound, DataLoss) as error:
-            raise RoleUnavailable(error.message) from error
-        return spec
-
-    async def _extract(self, spec: ExtractorSpec) -> FeatureTable:
-        bench, dataset = self._bench, self._dataset
-        self._dimension = spec.dimension
-        shelf = await self._journal.with_store(SegmentShelf, bench.store, self._fingerprint, bench.max_pixels)
-        plan = await self._journal.with_store(
-            plan_extraction,
-            shelf,
-            spec=spec,
-            fingerprint=self._fingerprint,
-            dataset=dataset,
-            source=self._spec.source,
-            unit_seconds=bench.unit_seconds,
-        )
-        self._progress.images_reused += len(plan.outcomes)
-        bench.figures.images(self.extractor, "reused", len(plan.outcomes))
-        missing = sum(len(unit.images) for unit in plan.units)
-        bench.figures.cache("features", hits=len(plan.outcomes), misses=missing)
-        self._note(plan.outcomes)
-        if plan.table is not None:
-            return plan.table
-        made = await self._extract_missing(plan, shelf)
-        segments = tuple(
-            segment for part in plan.parts for segment in ([part] if isinstance(part, str) else made[part])
-        )
-        if segments and not self._dimension:
-            self._dimension = await self._journal.with_store(features.dimension_of, bench.store, segments[0])
-        table = features.FeatureTable(
-            dataset=dataset.digest,
-            fingerprint=self._fingerprint,
-            dimension=self._dimension,
-            segments=segments,
-        )
-        await self._journal.with_store(features.write_table, bench.store, table)
-        await self._journal.append(runlog.TABLE_WRITTEN, extractor=self.extractor, table=table.digest)
-        return table
-
-    async def _extract_missing(self, plan: ExtractionPlan, shelf: SegmentShelf) -> dict[ExtractionUnit, list[str]]:
-        """Have all units extracted; returns the segments of each."""
-        if not plan.units:
-            return {}
-        if reason := await self._journal.with_store(self._bench.catalog.availability, self.extractor):
-            raise RoleUnavailable(reason)
-        missing = sum(len(unit.images) for unit in plan.units)
-        counted = 0
-
-        def count(images: int) -> None:
-            nonlocal counted
-            counted += images
-            self._progress.images_extracted += images
-            self._progress.images_remaining -= images
-            self._progress.images_rate.count(images)
-            self._journal.status.touch()
-
-        self._progress.images_remaining += missing
-        self._journal.say("extracting features")
-        try:
-            # What is extracted will be scored: a trainer gets ready meanwhile, and more once there is work for them.
-            async with (
-                self._journal.hold(self._bench.fleet, self._bench.fleet.role_of(self.extractor), units=len(plan.units)),
-                self._journal.hold(self._bench.fleet, TRAINER, units=1),
-            ):
-                made = await all_of(self._extract_unit(unit, shelf, count) for unit in plan.units)
-        finally:
-            self._progress.images_remaining -= missing - counted
-        return dict(zip(plan.units, made, strict=True))
-
-    async def _extract_unit(self, unit: ExtractionUnit, shelf: SegmentShelf, count: Callable[[int], None]) -> list[str]:
-        with self._journal.status.notices.topic() as tell:
-            outcomes = await self._bench.dispatcher.extract(unit, count, tell)
-        segments = [outcome.key for outcome in outcomes if outcome.key]
-        self._dimension = max([self._dimension, *(outcome.dimension for outcome in outcomes)])
-        if deadly := sorted(digest for outcome in outcomes for digest in outcome.deadly):
-            segments += await self._journal.with_store(self._put_on_record, deadly)
-        for segment in segments:
-            self._note(await self._journal.with_store(shelf.outcomes, segment))
-        for outcome in outcomes:
-            self.unread.update({image.image: image.reason for image in outcome.unread})
-            self._progress.images_extracted -= len(outcome.unread)  # dealt with, but there was nothing to extract
-            figures = self._bench.figures
-            figures.images(self.extractor, "extracted", outcome.extracted)
-            figures.images(self.extractor, "quarantined", outcome.quarantined + len(outcome.deadly))
-            figures.images(self.extractor, "unread", len(outcome.unread))
-        return segments
-
-    def _put_on_record(self, images: list[str]) -> list[str]:
-        """Write a segment for images that ended the extractor's process, so that no later run tries them again."""
-        reason = "extracting its features ended the extractor's process"
-        if not self._dimension:
-            # A segment cannot be written before it is known how long its vectors would be.
-            self.unread.update(dict.fromkeys(images, reason))
-            return []
-        segment = features.write_segment(
-            self._bench.store,
-            self._fingerprint,
-            images,
-            [SegmentRow(digest, ImageStatus.CRASHED, reason, None) for digest in images],
-            dimension=self._dimension,
-            max_pixels=self._bench.max_pixels,
-        )
-        return [segment]
-
-    def _note(self, outcomes: Mapping[str, ImageOutcome]) -> None:
-        self.skipped.update(
-            {digest: outcome for digest, outcome in outcomes.items() if outcome.status is not ImageStatus.OK}
-        )
-        self._progress.images_skipped = max(self._progress.images_skipped, len(self.skipped))
+            raise InvalidDataset(f"{error.message}{self.features.example()}") from error
 
     async def _score(self, table: FeatureTable) -> None:
         spec, progress = self._spec, self._progress

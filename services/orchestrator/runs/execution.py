@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from offshelf import models
 from offshelf.errors import OffshelfError, RunFailed, StoreUnavailable
-from offshelf.runs import Combination
+from offshelf.runs import Combination, RunGoal
 from offshelf.services.orchestrator.concurrency import all_of
 from offshelf.services.orchestrator.dispatch.dispatcher import STATS, TRAINER
 from offshelf.services.orchestrator.dispatch.units import FitUnit, ReportRequest
 from offshelf.services.orchestrator.runs import runlog
-from offshelf.services.orchestrator.runs.artifacts import RunFindings, skipped_images, write_run_artifacts
+from offshelf.services.orchestrator.runs.artifacts import RunFindings, Selection, skipped_images, write_run_artifacts
 from offshelf.services.orchestrator.runs.evaluation import Evaluation
+from offshelf.services.orchestrator.runs.feature_file import FeatureFile
 from offshelf.services.orchestrator.runs.inputs import read_inputs, title_of
 from offshelf.services.orchestrator.runs.status import RunResult
 from offshelf.store import keys
@@ -72,6 +73,8 @@ class Execution:
     async def _carry_out(self) -> RunResult:
         inputs = await read_inputs(self._bench, self._journal, self._stop)
         dataset = inputs.dataset
+        if self._spec.goal is RunGoal.FEATURES:
+            return await FeatureFile(inputs, self._bench, self._journal).make()
         # From now on, so that it is ready when it is needed.
         async with self._journal.hold(self._bench.fleet, STATS, units=1):
             scores = await self._evaluate(dataset)
@@ -110,7 +113,7 @@ class Execution:
 
     async def _fit(self, dataset: Dataset, fitted: Combination) -> str:
         self._journal.say(f"fitting {fitted}")
-        table = self._evaluations[fitted.extractor].table
+        table = self._evaluations[fitted.extractor].features.table
         assert table is not None  # noqa: S101  (it has scores, so it has a table)
         unit = FitUnit(
             dataset=dataset.digest,
@@ -137,7 +140,7 @@ class Execution:
         self, inputs: Inputs, comparison: ComparisonOutcome, fitted: Combination, model: str
     ) -> RunResult:
         store, dataset = self._bench.store, inputs.dataset
-        evaluated = {name: one for name, one in self._evaluations.items() if one.table is not None}
+        evaluated = {name: one.features for name, one in self._evaluations.items() if one.features.table is not None}
         skipped = skipped_images(dataset, inputs.unread, evaluated)
         # Until now this counted contents; what was not used are files, and several may have the same content.
         self._status.progress.images_skipped = len({image.path for image in skipped})
@@ -151,11 +154,9 @@ class Execution:
             rendered = await self._bench.dispatcher.render_report(request, tell)
         findings = RunFindings(
             dataset=dataset,
-            comparison=comparison,
-            fitted=fitted,
-            model=model,
             skipped=skipped,
             fingerprints={name: one.table.fingerprint for name, one in evaluated.items() if one.table},
+            selection=Selection(comparison, fitted, model),
         )
         own = await self._journal.with_store(write_run_artifacts, store, self._status, findings)
         return RunResult(

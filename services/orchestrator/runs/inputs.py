@@ -11,14 +11,17 @@ from offshelf import datasets
 from offshelf.datasets import Unread
 from offshelf.datasets.names import IMAGE_SUFFIXES
 from offshelf.errors import DataLoss, InvalidDataset, NotFound
+from offshelf.runs import RunGoal
 from offshelf.services.orchestrator.dispatch.patience import outwait_store
 from offshelf.services.orchestrator.runs import runlog
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Sequence
 
-    from offshelf.datasets import Dataset
+    from offshelf.datasets import Dataset, Entry, Item
     from offshelf.services.orchestrator.runs.journal import Journal, Workbench
+    from offshelf.services.orchestrator.runs.specification import RunSpec
     from offshelf.store import ObjectStore
 
 
@@ -57,7 +60,7 @@ async def read_inputs(bench: Workbench, journal: Journal, stop: threading.Event)
         else:
             inputs = await _scan(bench, journal, stop)
             # What could be read may be less than what was listed.
-            datasets.check_classes(inputs.dataset.items, folds=2)
+            check_images(journal.status.spec, inputs.dataset.items, folds=2)
             await _undisturbed(bench, journal)  # nor of this dataset; nothing may be awaited before it is named
             journal.status.dataset = inputs.dataset.digest  # so that from now on nobody deletes it
             await journal.with_store(_keep, bench.store, inputs, journal.status.spec.source, journal.status.user)
@@ -67,6 +70,14 @@ async def read_inputs(bench: Workbench, journal: Journal, stop: threading.Event)
     progress = journal.status.progress
     progress.images_total = progress.images_scanned = len(inputs.dataset.items) + len(inputs.unread)
     return inputs
+
+
+def check_images(spec: RunSpec, images: Sequence[Entry | Item], folds: int | None = None) -> None:
+    """Refuse images of which a run can make nothing; `folds` if not those of the run. Raises `InvalidDataset`."""
+    if spec.goal is RunGoal.FEATURES:
+        datasets.check_any(images)
+    else:
+        datasets.check_classes(images, spec.folds if folds is None else folds)
 
 
 def read_stored(store: ObjectStore, digest: str) -> Dataset:

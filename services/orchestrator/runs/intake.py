@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from offshelf import datasets
 from offshelf.errors import InvalidInput
-from offshelf.services.orchestrator.runs.inputs import read_stored
-from offshelf.services.orchestrator.runs.specification import make_spec
+from offshelf.runs import RunGoal
+from offshelf.services.orchestrator.runs.inputs import check_images, read_stored
+from offshelf.services.orchestrator.runs.specification import make_features_spec, make_spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +43,7 @@ class Request:
     seed: int = 0
     choice: Combination | None = None
     """Fit this combination instead of the best one."""
+    goal: RunGoal = RunGoal.COMPARISON
 
 
 class Intake:
@@ -83,6 +85,11 @@ class Intake:
             raise InvalidInput("There are not so many extractors and classifiers: name each once.")
         source = await asyncio.to_thread(datasets.source_uri, request.dataset, roots=self._roots, buckets=self._buckets)
         # In a thread: networks of users' own are looked up in the store.
+        if request.goal is RunGoal.FEATURES:
+            _check_features_alone(request)
+            return await asyncio.to_thread(
+                make_features_spec, source=source, extractors=request.extractors, catalog=self.catalog
+            )
         return await asyncio.to_thread(
             make_spec,
             source=source,
@@ -119,11 +126,18 @@ class Intake:
             raise InvalidInput(" ".join(reasons))
 
     def _check_stored(self, spec: RunSpec) -> None:
-        datasets.check_classes(read_stored(self._store, spec.stored_dataset).items, spec.folds)
+        check_images(spec, read_stored(self._store, spec.stored_dataset).items)
 
     def _check_listing(self, spec: RunSpec) -> None:
         source = datasets.open_source(spec.source, roots=self._roots, store=self._store, buckets=self._buckets)
         try:
-            datasets.check_classes(source.entries(), spec.folds)
+            check_images(spec, source.entries())
         finally:
             source.close()
+
+
+def _check_features_alone(request: Request) -> None:
+    if request.classifiers or request.measure or request.folds or request.seed or request.choice:
+        raise InvalidInput(
+            "A run for features alone takes no classifiers, measure, folds, seed or choice: leave them out."
+        )

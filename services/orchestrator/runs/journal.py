@@ -51,6 +51,10 @@ class Workbench:
     undisturbed: Callable[[], Awaitable[None]] = _nothing_is_deleted
     """Waits until nothing is being deleted."""
     figures: Figures = field(default_factory=NoFigures)
+    scratch: Path | None = None
+    """Folder for large files that are needed for a while; None for the system's."""
+    scratch_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the run that uses it: it may have room for one."""
 
 
 class Journal:

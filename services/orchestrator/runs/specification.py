@@ -9,7 +9,7 @@ from offshelf import measures
 from offshelf.digests import digest_of
 from offshelf.errors import InvalidInput
 from offshelf.estimators import registry as classifiers
-from offshelf.runs import Combination
+from offshelf.runs import Combination, RunGoal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,6 +36,8 @@ class RunSpec:
     seed: int
     choice: Combination | None = None
     """Fit this combination instead of the best one."""
+    goal: RunGoal = RunGoal.COMPARISON
+    """Where it is features alone, there are no classifiers, and what concerns them is empty or 0."""
 
     @property
     def digest(self) -> str:
@@ -64,7 +66,18 @@ class RunSpec:
             folds=data["folds"],
             seed=data["seed"],
             choice=Combination(**choice) if choice else None,
+            goal=RunGoal(data.get("goal", RunGoal.COMPARISON)),
         )
+
+
+def make_features_spec(*, source: str, extractors: Iterable[str], catalog: ExtractorCatalog) -> RunSpec:
+    """Check names and fill in the defaults for a run whose goal is features alone. Raises as `make_spec`."""
+    return RunSpec(source, chosen(extractors, catalog), (), "", 0, 0, goal=RunGoal.FEATURES)
+
+
+def chosen(extractors: Iterable[str], catalog: ExtractorCatalog) -> tuple[str, ...]:
+    """Look extractors up; all there are if none is named."""
+    return tuple(dict.fromkeys(catalog.find(name).name for name in extractors)) or catalog.names
 
 
 def make_spec(
@@ -89,7 +102,7 @@ def make_spec(
     InvalidInput
         For folds or a seed out of range, or a chosen combination outside the run.
     """
-    chosen_extractors = tuple(dict.fromkeys(catalog.find(name).name for name in extractors)) or catalog.names
+    chosen_extractors = chosen(extractors, catalog)
     chosen_classifiers = tuple(dict.fromkeys(classifiers.find(name).name for name in classifier_names)) or tuple(
         classifiers.CLASSIFIERS
     )

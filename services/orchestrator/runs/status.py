@@ -39,9 +39,14 @@ class RunResult:
     scores: tuple[Score, ...]
     verdict: str
     model: str
-    fitted: Combination
+    fitted: Combination | None
     artifacts: dict[str, str]
     """Key in the store by the name of the artefact."""
+
+    @classmethod
+    def of_features(cls, dataset: str, classes: tuple[str, ...], artifacts: dict[str, str]) -> RunResult:
+        """Make the result of a run for features alone: nothing was compared, and nothing fitted."""
+        return cls(dataset, classes, scores=(), verdict="", model="", fitted=None, artifacts=artifacts)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON."""
@@ -51,7 +56,7 @@ class RunResult:
             "scores": [score.to_json() for score in self.scores],
             "verdict": self.verdict,
             "model": self.model,
-            "fitted": {"extractor": self.fitted.extractor, "classifier": self.fitted.classifier},
+            "fitted": self.fitted and {"extractor": self.fitted.extractor, "classifier": self.fitted.classifier},
             "artifacts": self.artifacts,
         }
 
@@ -64,7 +69,7 @@ class RunResult:
             scores=tuple(Score.from_json(score) for score in data["scores"]),
             verdict=data["verdict"],
             model=data["model"],
-            fitted=Combination(**data["fitted"]),
+            fitted=Combination(**data["fitted"]) if data["fitted"] else None,
             artifacts=data["artifacts"],
         )
 

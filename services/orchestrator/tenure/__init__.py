@@ -45,6 +45,11 @@ class Tenure(Protocol):
         """Cores that their work shares."""
         ...
 
+    @property
+    def scratch(self) -> Path | None:
+        """Folder for large files that are needed for a while; None for the system's."""
+        ...
+
     async def locate_predictor(self) -> str:
         """Return where predictions are served, as HOST:PORT. Raises `Unavailable`."""
         ...

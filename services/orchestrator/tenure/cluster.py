@@ -28,6 +28,7 @@ class ClusterTenure:
         self._predictor = settings.predictor_address or f"predictor.{api.namespace}.svc:7000"
         self.epoch = ownership.epoch
         self.token_file = settings.token_file
+        self.scratch = None
         self.fleet = KubernetesFleet(api, max_replicas=settings.max_replicas, idle_seconds=settings.idle_seconds)
         pool = self.fleet.pool
         self.peers = GrpcPeers(

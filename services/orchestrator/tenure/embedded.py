@@ -49,6 +49,7 @@ class EmbeddedTenure:
         self.epoch = ownership.epoch
         self.takes_up = not self._attached
         self.token_file = ownership.token_file
+        self.scratch: Path | None = ownership.scratch  # the system's own may be in memory
         self.fleet = LocalFleet(
             environment=_children_environment(settings, ownership.token_file),
             logs=ownership.logs,

@@ -14,6 +14,7 @@ import click
 from offshelf.cli.catalog import catalog
 from offshelf.cli.certs import certs
 from offshelf.cli.datasets import datasets, gc
+from offshelf.cli.extract import extract
 from offshelf.cli.fit import fit
 from offshelf.cli.predict import predict
 from offshelf.cli.run import run
@@ -47,6 +48,7 @@ Examples:
   offshelf run DogCat/                        compare everything on a folder with a folder of images per class
   offshelf run DogCat/ -e hog,lab888 -c SVM   compare some
   offshelf predict offshelf-out photo.jpg     use the best
+  offshelf extract DogCat/ -e resnet50        features.parquet, and nothing else
   offshelf COMMAND --help                     tells more
 """,
 )
@@ -58,7 +60,7 @@ def cli(reporting: _Reporting, *, debug: bool) -> None:
     reporting.debug = reporting.debug or debug
 
 
-for _command in (run, predict, fit, catalog, runs, watch, cancel, datasets, gc, up, tokens, certs):
+for _command in (run, predict, fit, extract, catalog, runs, watch, cancel, datasets, gc, up, tokens, certs):
     cli.add_command(_command)
 
 

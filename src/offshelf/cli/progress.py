@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol, Self
 
+from offshelf.runs import RunGoal
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
@@ -128,6 +130,7 @@ class BarDisplay:
         scores = progress.scores_computed + progress.scores_reused
         self._move(self._reading, progress.images_scanned, progress.images_total, "images")
         self._move(self._extraction, images, images + progress.images_remaining, _speed(progress))
+        self._bars.update(self._scoring, visible=status.spec.goal is not RunGoal.FEATURES)
         self._move(
             self._scoring,
             scores,

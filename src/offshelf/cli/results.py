@@ -53,9 +53,16 @@ def work(progress: Progress) -> str:
     )
 
 
-def skipped(progress: Progress) -> str:
+def extraction(progress: Progress) -> str:
+    """Say in one line how many vectors were extracted and how many found from before."""
+    if not progress.images_extracted:
+        return f"Nothing to extract: all {progress.images_reused} feature vectors were found."
+    return f"Extracted {progress.images_extracted} feature vectors ({progress.images_reused} found)."
+
+
+def skipped(progress: Progress, listed_in: str = "skipped.csv") -> str:
     """Say in one line how many images cannot be used; empty if all can."""
     if not progress.images_skipped:
         return ""
     images = "image" if progress.images_skipped == 1 else "images"
-    return f"{progress.images_skipped} {images} cannot be used: skipped.csv says which and why."
+    return f"{progress.images_skipped} {images} cannot be used: {listed_in} says which and why."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from offshelf.cli.options import connection_options
+from offshelf.runs import RunGoal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,9 +40,11 @@ def runs(connection: Connection, *, number: int) -> None:
 
 
 def _columns(status: RunStatus, names: Mapping[str, str]) -> tuple[str, ...]:
-    best = status.result.scores[0] if status.result else status.progress.best
+    best = status.result.scores[0] if status.result and status.result.scores else status.progress.best
     said = status.error or next(iter(status.notices), "")
-    if not said and best:
+    if not said and status.spec.goal is RunGoal.FEATURES:
+        said = f"features of {', '.join(status.spec.extractors)}"
+    elif not said and best:
         said = f"{best.combination} {100 * best.mean:.1f} % {status.spec.measure}"
     return (
         status.id,
@@ -66,7 +69,7 @@ def _dataset(dataset: str, names: Mapping[str, str]) -> str:
 @click.argument("run")
 @connection_options
 def watch(connection: Connection, *, run: str) -> None:
-    """Show a run until it ends, then its table. Ctrl-C ends the watch, not the run."""
+    """Show a run until it ends, then what it found. Ctrl-C ends the watch, not the run."""
     from rich.console import Console
 
     from offshelf.cli import results
@@ -77,6 +80,16 @@ def watch(connection: Connection, *, run: str) -> None:
         watched = client.get(run)
         with display_on(Console(stderr=True)) as display:
             watched.watch(display.update)
+        if watched.status.spec.goal is RunGoal.FEATURES:
+            progress = watched.status.progress
+            if progress.images_total:  # not kept of a run that ended long ago
+                say(output, results.extraction(progress))
+            say(
+                output,
+                f"The features of {', '.join(watched.status.spec.extractors)} are there: the same command writes "
+                "them to a file.",
+            )
+            return
         results.show_table(watched.table(), output)
         say(output, f"\n{watched.verdict}")
 

@@ -22,7 +22,7 @@ from offshelf.client.records import (
 from offshelf.client.run import Run
 from offshelf.client.session import Client
 from offshelf.client.table import Table, TableRow
-from offshelf.runs import Combination, RunState, Score
+from offshelf.runs import Combination, RunGoal, RunState, Score
 
 __all__ = [
     "Catalog",
@@ -36,6 +36,7 @@ __all__ = [
     "Progress",
     "Removal",
     "Run",
+    "RunGoal",
     "RunResult",
     "RunSpec",
     "RunState",

@@ -11,7 +11,7 @@ from offshelf.client.absence import LOCAL_PAUSES, REMOTE_PAUSES, Absence
 from offshelf.client.dataset_gateway import DatasetGateway
 from offshelf.client.network_gateway import NetworkGateway
 from offshelf.client.records import ModelSummary, Prediction
-from offshelf.errors import Internal, ResourceExhausted, Unavailable
+from offshelf.errors import DeadlineExceeded, Internal, ResourceExhausted, Unavailable
 from offshelf.rpc.channel import open_sync_channel
 from offshelf.v1 import orchestrator_pb2, orchestrator_pb2_grpc, predictor_pb2, predictor_pb2_grpc
 
@@ -118,21 +118,25 @@ class Gateway:
 
         A server that has too many downloads at the moment is waited for.
         """
-        request = orchestrator_pb2.ReadArtifactRequest(run_id=run_id, name=name)
         read, attempts = 0, self.absence.attempts()
         while True:
-            passed = 0
+            before = read
+            request = orchestrator_pb2.ReadArtifactRequest(run_id=run_id, name=name, offset=read)
             call = self._orchestrator.ReadArtifact(request, timeout=_ARTIFACT_SECONDS)
             try:
                 for answer in call:
-                    passed += len(answer.chunk)
-                    if passed > read:  # what was read before the cut comes first, and is the same
+                    passed = answer.offset + len(answer.chunk)
+                    if passed > read:
                         yield answer.chunk[read - passed :]
                         read = passed
                     elif not passed:
                         yield b""
             except (Unavailable, ResourceExhausted) as error:
                 attempts.wait_after(error)
+            except DeadlineExceeded:
+                if read == before:
+                    raise
+                # Gigabytes take longer than one call may.
             else:
                 return
             finally:

@@ -27,7 +27,7 @@ CARD_FILE = "model.json"
 CLIENT_KEY = "client"
 """Where `run.json` says what `offshelf fit OUT` needs. Its presence marks a folder as one that Offshelf wrote."""
 
-_OURS = {RUN_FILE, "report.html", "table.csv", "scores.parquet", "skipped.csv"}
+_OURS = {RUN_FILE, "report.html", "table.csv", "scores.parquet", "skipped.csv", "features.parquet"}
 _OUR_MODELS = re.compile(r"model(-.+)?")
 _LITTER = {".DS_Store", "Thumbs.db"}
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]*")
@@ -53,9 +53,14 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
         if not overwrite:
             raise Conflict(f"{folder} exists: name another folder with -o, or replace it with --overwrite.")
         _check_replaceable(folder)
-    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    check_above(folder)
+
+
+def check_above(path: Path) -> None:
+    """Make sure that something can be written in the folder of a path, which may have to be made. Raises `Conflict`."""
+    above = next(parent for parent in path.absolute().parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise Conflict(f"{folder} cannot be written: {above} is not a folder that you may write to.")
+        raise Conflict(f"{path} cannot be written: {above} is not a folder that you may write to.")
 
 
 def _check_replaceable(folder: Path) -> None:
@@ -93,24 +98,25 @@ def new_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     """
     check_folder(folder, overwrite=overwrite)
     shown, folder = folder, folder.resolve()  # a link to a folder stays a link
-    partial = _sibling(folder, "partial")
+    partial = sibling(folder, "partial")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
         yield partial
         _put_in_place(partial, folder, overwrite=overwrite)
     except OSError as error:
-        raise _refused(shown, error) from error
+        raise refused(shown, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _refused(folder: Path, error: OSError) -> OffshelfError:
+def refused(folder: Path, error: OSError) -> OffshelfError:
+    """Say in words why the file system refused an output."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return ResourceExhausted(
             f"{folder} cannot be written, the disk is full: free some space, then run the same command again."
         )
-    return Conflict(f"{folder} cannot be written ({error.strerror or error}): name another folder with -o.")
+    return Conflict(f"{folder} cannot be written ({error.strerror or error}): name another place with -o.")
 
 
 def _put_in_place(partial: Path, folder: Path, *, overwrite: bool) -> None:
@@ -118,7 +124,7 @@ def _put_in_place(partial: Path, folder: Path, *, overwrite: bool) -> None:
         partial.rename(folder)
         return
     check_folder(folder, overwrite=overwrite)  # somebody may have come first while the work was going on
-    aside = _sibling(folder, "replaced")
+    aside = sibling(folder, "replaced")
     folder.rename(aside)
     try:
         partial.rename(folder)
@@ -128,7 +134,8 @@ def _put_in_place(partial: Path, folder: Path, *, overwrite: bool) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _sibling(folder: Path, purpose: str) -> Path:
+def sibling(folder: Path, purpose: str) -> Path:
+    """Name something that is beside an output for as long as it is being written."""
     return folder.parent / f".{folder.name}.{secrets.token_hex(4)}.{purpose}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from offshelf.runs import Combination, RunState, Score
+from offshelf.runs import Combination, RunGoal, RunState, Score
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +24,12 @@ class RunSpec:
     seed: int = 0
     choice: Combination | None = None
     """Fit this combination instead of the best one."""
+    goal: RunGoal = RunGoal.COMPARISON
+
+    @classmethod
+    def of_features(cls, dataset: str, extractors: tuple[str, ...]) -> RunSpec:
+        """Make the specification of a run for features alone, to which the rest means nothing."""
+        return cls(dataset, extractors, measure="", folds=0, goal=RunGoal.FEATURES)
 
     def choosing(self, extractor: str, classifier: str) -> RunSpec:
         """Return the same specification with a choice, which is added to what is compared if it was not part of it."""
@@ -66,14 +72,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a finished run found."""
+    """What a finished run found. Of one for features alone, there is no more than artefacts, classes and dataset."""
 
     scores: tuple[Score, ...]
     """All combinations, best first."""
     verdict: str
     model: str
     """Digest of the fitted model."""
-    fitted: Combination
+    fitted: Combination | None
     """What the fitted model is: the best combination, or the one that was chosen."""
     artifacts: tuple[str, ...]
     classes: tuple[str, ...]

@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offshelf.client import outputs
+from offshelf.client import feature_file, outputs
+from offshelf.client.feature_file import FEATURES_FILE
 from offshelf.client.model import Model
 from offshelf.client.patience import Attempts
 from offshelf.client.records import ModelSummary
 from offshelf.client.table import Table
 from offshelf.errors import Cancelled, Conflict, DeadlineExceeded, RunFailed, Unavailable
-from offshelf.runs import RunState
+from offshelf.runs import RunGoal, RunState
 
 if TYPE_CHECKING:
     import os
@@ -177,20 +178,25 @@ class Run:
             raise Conflict(f"Run {self.id} has no result: it is {self.state}.")
         return self._status.result
 
+    def _compared(self) -> RunResult:
+        if self._status.spec.goal is RunGoal.FEATURES:
+            raise Conflict(f"Run {self.id} was for features alone: `save` writes them, and `Client.run` compares.")
+        return self.result
+
     def table(self) -> Table:
         """Return all combinations and how they did: the paper's Table 1. Raises `Conflict` as `result`."""
-        scores = self.result.scores
-        return Table.of(scores, self._status.spec)
+        return Table.of(self._compared().scores, self._status.spec)
 
     @property
     def verdict(self) -> str:
         """Which is best and what may be said about it, in plain words. Raises `Conflict` as `result`."""
-        return self.result.verdict
+        return self._compared().verdict
 
     @property
     def best(self) -> Model:
         """The fitted model: of the best combination, or of the one that was chosen. Raises `Conflict` as `result`."""
-        result = self.result
+        result = self._compared()
+        assert result.fitted is not None  # noqa: S101  (where anything was compared, one was fitted)
         summary = ModelSummary(result.model, result.fitted.extractor, result.fitted.classifier, result.classes)
         return Model.of(summary, self._gateway, partial(_read_model_file, self._gateway, self.id))
 
@@ -234,6 +240,29 @@ class Run:
                 outputs.write_artifact(new, name, self._gateway.read_artifact(self.id, name))
             outputs.add_client(new, {**self._origin, "run": self.id, "spec": outputs.spec_json(self._asked)})
         return path
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write the features of a run for features alone into a Parquet file.
+
+        It has a row an image: "path", "label" and "group" (where there are any), "image" (its SHA-256), and for each
+        extractor a column with the vector, null where the image could not be used. Which those are, and why, is beside
+        it in ``<name>.skipped.csv``, if there are any.
+
+        Parameters
+        ----------
+        path
+            The file. It appears whole or not at all.
+        overwrite
+            Replace the file if it exists.
+
+        Raises
+        ------
+        Conflict
+            If the file exists and may not be replaced, or cannot be written; or if the run has no features (yet).
+        """
+        if FEATURES_FILE not in self.result.artifacts:
+            raise Conflict(f"Run {self.id} has no file of features: ask for one with `Client.extract`.")
+        return feature_file.save(Path(path), partial(self._gateway.read_artifact, self.id), overwrite=overwrite)
 
 
 def _read_model_file(gateway: Gateway, run_id: str, name: str) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from offshelf.client.connection import Connection
@@ -12,6 +13,8 @@ from offshelf.client.records import RunSpec
 from offshelf.client.run import Run
 from offshelf.client.sources import bring, find_dataset, local_uri
 from offshelf.digests import is_digest
+from offshelf.errors import InvalidInput
+from offshelf.runs import RunGoal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -147,25 +150,65 @@ class Client:
         QuotaExceeded, StoreFull
             If the server takes no more.
         """
-        chosen = bring_networks(self._gateway.networks, self._gateway.absence, _names(extractors))
-        named, skipped = bring(
-            self._gateway.datasets,
-            os.fspath(dataset),
-            folds=folds,
-            on_progress=on_upload,
-            upload_to=self.address if self._connection.remote else "",
-        )
         spec = RunSpec(
-            dataset=named,
-            extractors=chosen,
+            dataset=os.fspath(dataset),
+            extractors=_names(extractors),
             classifiers=_names(classifiers),
             measure=measure,
             folds=folds,
             seed=seed,
             choice=choice,
         )
-        if named != os.fspath(dataset) and self._connection.remote:
+        return self._start(spec, on_upload)
+
+    def extract(
+        self,
+        dataset: str | os.PathLike[str],
+        extractors: str | Iterable[str],
+        *,
+        on_upload: Callable[[UploadProgress], None] | None = None,
+    ) -> Run:
+        """Have features extracted and nothing else; or take an unfinished run that does this up.
+
+            client.extract("photos/", ["resnet50", "hog"]).watch().save("features.parquet")
+
+        What is extracted is found again by `run`, and the other way round.
+
+        Parameters
+        ----------
+        dataset
+            As for `run`. One class is enough, and so is one image.
+        extractors, on_upload
+            As for `run`; at least one extractor is named.
+
+        Returns
+        -------
+        Run
+            `Run.watch` waits for its end, and `Run.save` writes the features.
+
+        Raises
+        ------
+        OffshelfError
+            As `run`.
+        """
+        names = _names(extractors)
+        if not names:
+            raise InvalidInput("Name at least one extractor: `offshelf catalog` lists them.")
+        return self._start(RunSpec.of_features(os.fspath(dataset), names), on_upload)
+
+    def _start(self, spec: RunSpec, on_upload: Callable[[UploadProgress], None] | None) -> Run:
+        """Bring what the services lack of what a specification names, and start it."""
+        chosen = bring_networks(self._gateway.networks, self._gateway.absence, spec.extractors)
+        named, skipped = bring(
+            self._gateway.datasets,
+            spec.dataset,
+            folds=None if spec.goal is RunGoal.FEATURES else spec.folds,
+            on_progress=on_upload,
+            upload_to=self.address if self._connection.remote else "",
+        )
+        if named != spec.dataset and self._connection.remote:
             self._gateway.absence.meet()  # it was uploaded, or found by its name
+        spec = replace(spec, dataset=named, extractors=chosen)
         status, resumed = self._gateway.create_run(spec)
         return Run(self._gateway, status, spec=spec, origin=self._connection.origin, resumed=resumed, skipped=skipped)
 

@@ -36,7 +36,7 @@ def bring(
     gateway: DatasetGateway,
     dataset: str,
     *,
-    folds: int,
+    folds: int | None,
     upload_to: str,
     on_progress: Callable[[UploadProgress], None] | None = None,
 ) -> tuple[str, tuple[SkippedImage, ...]]:
@@ -45,7 +45,7 @@ def bring(
     Parameters
     ----------
     folds
-        What it shall be enough for.
+        What it shall be enough for; None if nothing is compared.
     upload_to
         The server, if it has other files than this machine; otherwise empty.
     on_progress

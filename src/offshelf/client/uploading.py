@@ -39,7 +39,7 @@ def upload(
     uri: str,
     *,
     name: str = "",
-    folds: int = 2,
+    folds: int | None = 2,
     on_progress: Callable[[UploadProgress], None] | None = None,
     pauses: Pauses = PAUSES,
 ) -> Dataset:
@@ -52,7 +52,7 @@ def upload(
     name
         What people shall call it; by default after its folder or file.
     folds
-        What it shall be enough for; see `datasets.check_classes`.
+        What it shall be enough for; see `datasets.check_classes`. None if labels do not matter.
     on_progress
         Called in this thread, often.
     pauses
@@ -84,7 +84,7 @@ class _Upload:
         self,
         gateway: DatasetGateway,
         source: ImageSource,
-        folds: int,
+        folds: int | None,
         on_progress: Callable[[UploadProgress], None] | None,
         pauses: Pauses,
     ) -> None:
@@ -110,14 +110,14 @@ class _Upload:
 
     def _carry_out(self, name: str) -> Dataset:
         entries = self._source.entries()
-        datasets.check_classes(entries, self._folds)
+        self._check(entries)
         self._hash(entries, on_progress=self._tally.hash)
         rounds = 0
         while True:
             rounds += 1
             self._bring()
             items = [self._items[path] for path in sorted(self._items)]
-            datasets.check_classes(items, self._folds)  # what could be read may be less than what was listed
+            self._check(items)  # what could be read may be less than what was listed
             try:
                 made = self._attempts().insist(partial(self._gateway.create, name, items), on=PASSING)
             except Conflict:
@@ -126,6 +126,12 @@ class _Upload:
             else:
                 skipped = tuple(SkippedImage(path, self._skipped[path]) for path in sorted(self._skipped))
                 return replace(made, skipped=skipped)
+
+    def _check(self, images: Sequence[Entry] | Sequence[Item]) -> None:
+        if self._folds is None:
+            datasets.check_any(images)
+        else:
+            datasets.check_classes(images, self._folds)
 
     def _bring(self) -> None:
         """Send what is missing. What has changed since it was hashed is hashed again, once."""

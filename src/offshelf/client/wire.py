@@ -18,7 +18,7 @@ from offshelf.client.records import (
     RunStatus,
 )
 from offshelf.errors import InvalidInput
-from offshelf.runs import Combination, RunState, Score
+from offshelf.runs import Combination, RunGoal, RunState, Score
 from offshelf.v1 import dataset_pb2, orchestrator_pb2, selection_pb2
 
 if TYPE_CHECKING:
@@ -31,6 +31,11 @@ _STATES = {
     orchestrator_pb2.RUN_STATE_SUCCEEDED: RunState.SUCCEEDED,
     orchestrator_pb2.RUN_STATE_FAILED: RunState.FAILED,
     orchestrator_pb2.RUN_STATE_CANCELLED: RunState.CANCELLED,
+}
+
+_GOALS = {
+    RunGoal.COMPARISON: orchestrator_pb2.RUN_GOAL_COMPARISON,
+    RunGoal.FEATURES: orchestrator_pb2.RUN_GOAL_FEATURES,
 }
 
 ON_SERVER = "server:"
@@ -64,6 +69,7 @@ def spec_message(spec: RunSpec) -> orchestrator_pb2.RunSpec:
         folds=spec.folds,
         seed=spec.seed,
         choice=selection_pb2.Combination(extractor=choice.extractor, classifier=choice.classifier) if choice else None,
+        goal=_GOALS[spec.goal],
     )
 
 
@@ -161,6 +167,7 @@ def _spec_record(spec: orchestrator_pb2.RunSpec, *, remote: bool) -> RunSpec:
         folds=spec.folds,
         seed=spec.seed,
         choice=_combination_record(spec.choice) if spec.HasField("choice") else None,
+        goal=RunGoal.FEATURES if spec.goal == orchestrator_pb2.RUN_GOAL_FEATURES else RunGoal.COMPARISON,
     )
 
 
@@ -188,7 +195,7 @@ def _result_record(result: orchestrator_pb2.RunResult) -> RunResult:
         scores=tuple(_score_record(score) for score in result.scores),
         verdict=result.verdict,
         model=result.model,
-        fitted=_combination_record(result.fitted),
+        fitted=_combination_record(result.fitted) if result.HasField("fitted") else None,
         artifacts=tuple(result.artifacts),
         classes=tuple(result.classes),
         dataset=result.dataset,

@@ -5,7 +5,7 @@ services exchange.
 """
 
 from offshelf.datasets.cards import DatasetCard, read_card, write_card
-from offshelf.datasets.classes import check_classes
+from offshelf.datasets.classes import check_any, check_classes
 from offshelf.datasets.model import (
     MAX_IMAGE_BYTES,
     Dataset,
@@ -29,6 +29,7 @@ __all__ = [
     "ImageUnread",
     "Item",
     "Unread",
+    "check_any",
     "check_classes",
     "display_name",
     "image_reader",

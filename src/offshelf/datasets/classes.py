@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from offshelf.errors import InvalidDataset, InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 FEWEST = 2
 """Fewest classes, folds, and images (or groups) of a class that can be divided into training and test."""
@@ -53,12 +53,17 @@ def check_classes(entries: Iterable[Labelled], folds: int) -> None:
         images[entry.label] += 1
         if entry.group:
             groups[entry.label].add(entry.group)
-    if not images:
-        raise InvalidDataset("The dataset holds no images: add some to its class folders.")
+    check_any(images)
     if len(images) < FEWEST:
         raise InvalidDataset(f"The dataset has one class, {next(iter(images))!r}: add a folder of another class.")
     _check_counts(images, folds, "images")
     _check_counts({label: len(names) for label, names in groups.items()}, folds, "groups")
+
+
+def check_any(images: Collection[object]) -> None:
+    """Refuse a dataset without images, of which nothing can be made at all. Raises `InvalidDataset`."""
+    if not images:
+        raise InvalidDataset("The dataset holds no images: add some to its class folders.")
 
 
 def _check_counts(counts: dict[str, int], folds: int, what: str) -> None:

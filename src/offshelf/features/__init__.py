@@ -1,6 +1,10 @@
-"""Features on their way from the extractor to the trainer: immutable segments, and tables that pick from them."""
+"""Features on their way from the extractor to the trainer: immutable segments, and tables that pick from them.
+
+And in one file, for whoever wants the features alone.
+"""
 
 from offshelf.features.erasure import segment_images, segment_without
+from offshelf.features.export import EXPORT_VERSION, export_digest, export_features, vector_bytes
 from offshelf.features.segments import (
     SEGMENT_VERSION,
     ImageOutcome,
@@ -15,6 +19,7 @@ from offshelf.features.segments import (
 from offshelf.features.tables import Features, FeatureTable, SkippedItem, load_features, read_table, write_table
 
 __all__ = [
+    "EXPORT_VERSION",
     "SEGMENT_VERSION",
     "FeatureTable",
     "Features",
@@ -23,6 +28,8 @@ __all__ = [
     "SegmentRow",
     "SkippedItem",
     "dimension_of",
+    "export_digest",
+    "export_features",
     "images_in",
     "load_features",
     "read_segment",
@@ -30,6 +37,7 @@ __all__ = [
     "segment_images",
     "segment_inputs",
     "segment_without",
+    "vector_bytes",
     "write_segment",
     "write_table",
 ]

@@ -66,6 +66,20 @@ def table(fingerprint: str, digest: str) -> str:
     return f"{tables(fingerprint)}{digest}.json"
 
 
+EXPORTS = "exports/"
+"""Prefix of all features in files for users: copies of what segments hold."""
+
+
+def exports(dataset: str) -> str:
+    """Prefix of those of a dataset."""
+    return f"{EXPORTS}{dataset}/"
+
+
+def export(dataset: str, digest: str) -> str:
+    """Features of a dataset in one file, named by the tables that it was made from."""
+    return f"{exports(dataset)}{digest}.parquet"
+
+
 SCORES = "scores/"
 """Prefix of all scores."""
 

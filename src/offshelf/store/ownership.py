@@ -11,6 +11,7 @@ server     ``server.json``: address and process of the server, from `StoreOwners
 token      the bearer token of this server, in a file that only this account can read
 clients    ``clients.lock``: held shared by each client; held exclusively by a server that shuts down
 logs/      what the server's processes write to stderr
+scratch/   large files that the server needs for a while; emptied when the next one starts
 ========== =============================================================================================
 
 Standard library only: the SDK imports this.
@@ -22,6 +23,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +47,7 @@ _SERVER = "server.json"
 _TOKEN = "token"  # noqa: S105  the name of a file
 _CLIENTS = "clients.lock"
 _LOGS = "logs"
+_SCRATCH = "scratch"
 
 
 class StoreInUse(Conflict):
@@ -112,6 +115,8 @@ class StoreOwnership:
                 write_file(folder, _EPOCH, (f"{epoch}\n".encode(),))
                 write_file(folder, _TOKEN, (secrets.token_urlsafe(32).encode(),))
                 make_directory(_LOGS, parent=folder)
+                shutil.rmtree(root / FOLDER / _SCRATCH, ignore_errors=True)
+                make_directory(_SCRATCH, parent=folder)
             except BaseException:
                 lock.release()
                 raise
@@ -126,6 +131,11 @@ class StoreOwnership:
     def logs(self) -> Path:
         """Folder for the logs of this server's processes."""
         return self.root / FOLDER / _LOGS
+
+    @property
+    def scratch(self) -> Path:
+        """Folder, on the disk of the store, for large files that this server needs for a while; empty at its start."""
+        return self.root / FOLDER / _SCRATCH
 
     def publish(self, address: str) -> None:
         """Let clients find the server, once it answers.

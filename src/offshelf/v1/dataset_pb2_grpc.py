@@ -108,7 +108,7 @@ class DatasetServiceServicer:
         items have come makes its dataset nevertheless.
 
         Errors:
-        INVALID_ARGUMENT     no header, no items, a path that is there twice or leaves the dataset, fewer than two classes.
+        INVALID_ARGUMENT     no header, no items, a path that is there twice or leaves the dataset.
         FAILED_PRECONDITION  images are missing; the message says how many. Upload them and try again.
         DEADLINE_EXCEEDED    too little came in a minute.
         RESOURCE_EXHAUSTED   the store is full, the caller's quota is used up, or too many datasets are described at once.

@@ -21,6 +21,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _RunGoal:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RunGoalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunGoal.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RUN_GOAL_UNSPECIFIED: _RunGoal.ValueType  # 0
+    """As RUN_GOAL_COMPARISON."""
+    RUN_GOAL_COMPARISON: _RunGoal.ValueType  # 1
+    """A comparison of all combinations, a report, and the best one fitted."""
+    RUN_GOAL_FEATURES: _RunGoal.ValueType  # 2
+    """The features alone, as the artefact features.parquet. All but dataset and extractors stays empty, and images need
+    neither labels nor to be many.
+    """
+
+class RunGoal(_RunGoal, metaclass=_RunGoalEnumTypeWrapper):
+    """What a run is to come to."""
+
+RUN_GOAL_UNSPECIFIED: RunGoal.ValueType  # 0
+"""As RUN_GOAL_COMPARISON."""
+RUN_GOAL_COMPARISON: RunGoal.ValueType  # 1
+"""A comparison of all combinations, a report, and the best one fitted."""
+RUN_GOAL_FEATURES: RunGoal.ValueType  # 2
+"""The features alone, as the artefact features.parquet. All but dataset and extractors stays empty, and images need
+neither labels nor to be many.
+"""
+Global___RunGoal: _TypeAlias = RunGoal  # noqa: Y015
+
 class _RunState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -62,6 +90,7 @@ class RunSpec(_message.Message):
     FOLDS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     CHOICE_FIELD_NUMBER: _builtins.int
+    GOAL_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     """Path of a folder, zip or CSV that the server can read below its data roots; "s3://bucket/prefix" of class folders in
     a bucket that the server reads datasets from; or "dataset:DIGEST" of one in the store.
@@ -71,6 +100,7 @@ class RunSpec(_message.Message):
     folds: _builtins.int
     """0 means 10."""
     seed: _builtins.int
+    goal: Global___RunGoal.ValueType
     @_builtins.property
     def extractors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names; empty means all that are available."""
@@ -93,10 +123,11 @@ class RunSpec(_message.Message):
         folds: _builtins.int = ...,
         seed: _builtins.int = ...,
         choice: _selection_pb2.Combination | None = ...,
+        goal: Global___RunGoal.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "classifiers", b"classifiers", "dataset", b"dataset", "extractors", b"extractors", "folds", b"folds", "measure", b"measure", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "classifiers", b"classifiers", "dataset", b"dataset", "extractors", b"extractors", "folds", b"folds", "goal", b"goal", "measure", b"measure", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -261,7 +292,7 @@ class RunResult(_message.Message):
     """Digest of the dataset."""
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[_selection_pb2.CombinationScore]:
-        """All combinations, best first."""
+        """All combinations, best first; like all that has to do with them, empty where the goal was features alone."""
 
     @_builtins.property
     def fitted(self) -> _selection_pb2.Combination: ...
@@ -511,17 +542,21 @@ class ReadArtifactRequest(_message.Message):
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     name: _builtins.str
+    offset: _builtins.int
+    """Where to begin, in bytes: behind what a call that was cut has brought."""
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         name: _builtins.str = ...,
+        offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "offset", b"offset", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -532,15 +567,19 @@ class ReadArtifactResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHUNK_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
+    offset: _builtins.int
+    """Where in the artefact the chunk begins, in bytes."""
     def __init__(
         self,
         *,
         chunk: _builtins.bytes = ...,
+        offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "offset", b"offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

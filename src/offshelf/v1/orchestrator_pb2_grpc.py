@@ -87,7 +87,7 @@ class OrchestratorServiceServicer:
 
         Errors:
         INVALID_ARGUMENT     something in the specification cannot be used: an unknown name (with the nearest match), a dataset that is
-        missing, empty or without classes, a class with fewer images than folds.
+        missing, empty or without classes, a class with fewer images than folds; or something that its goal has no use for.
         PERMISSION_DENIED    the dataset lies outside the data roots of this server.
         RESOURCE_EXHAUSTED   the store is full.
         UNAVAILABLE          the store cannot be reached, or this server is draining.
@@ -133,7 +133,8 @@ class OrchestratorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadArtifact(self, request, context):
-        """Streams one artefact of a run (report.html, table.csv, scores.parquet, skipped.csv, run.json, model/...), in chunks of at most 1 MiB.
+        """Streams one artefact of a run (report.html, table.csv, scores.parquet, skipped.csv, run.json, model/...; features.parquet), in
+        chunks of at most 1 MiB.
 
         Errors: NOT_FOUND if there is no such run or artefact; UNAVAILABLE if the store cannot be reached.
         """

@@ -39,7 +39,7 @@ class OrchestratorServiceStub:
 
     Errors:
       INVALID_ARGUMENT     something in the specification cannot be used: an unknown name (with the nearest match), a dataset that is
-                           missing, empty or without classes, a class with fewer images than folds.
+                           missing, empty or without classes, a class with fewer images than folds; or something that its goal has no use for.
       PERMISSION_DENIED    the dataset lies outside the data roots of this server.
       RESOURCE_EXHAUSTED   the store is full.
       UNAVAILABLE          the store cannot be reached, or this server is draining.
@@ -65,7 +65,8 @@ class OrchestratorServiceStub:
     Errors: NOT_FOUND if there is no run of this id; FAILED_PRECONDITION if it has ended otherwise.
     """
     ReadArtifact: _grpc.UnaryStreamMultiCallable[_orchestrator_pb2.ReadArtifactRequest, _orchestrator_pb2.ReadArtifactResponse]
-    """Streams one artefact of a run (report.html, table.csv, scores.parquet, skipped.csv, run.json, model/...), in chunks of at most 1 MiB.
+    """Streams one artefact of a run (report.html, table.csv, scores.parquet, skipped.csv, run.json, model/...; features.parquet), in
+    chunks of at most 1 MiB.
 
     Errors: NOT_FOUND if there is no such run or artefact; UNAVAILABLE if the store cannot be reached.
     """
@@ -91,7 +92,7 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
 
     Errors:
       INVALID_ARGUMENT     something in the specification cannot be used: an unknown name (with the nearest match), a dataset that is
-                           missing, empty or without classes, a class with fewer images than folds.
+                           missing, empty or without classes, a class with fewer images than folds; or something that its goal has no use for.
       PERMISSION_DENIED    the dataset lies outside the data roots of this server.
       RESOURCE_EXHAUSTED   the store is full.
       UNAVAILABLE          the store cannot be reached, or this server is draining.
@@ -117,7 +118,8 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     Errors: NOT_FOUND if there is no run of this id; FAILED_PRECONDITION if it has ended otherwise.
     """
     ReadArtifact: _aio.UnaryStreamMultiCallable[_orchestrator_pb2.ReadArtifactRequest, _orchestrator_pb2.ReadArtifactResponse]  # type: ignore[assignment]
-    """Streams one artefact of a run (report.html, table.csv, scores.parquet, skipped.csv, run.json, model/...), in chunks of at most 1 MiB.
+    """Streams one artefact of a run (report.html, table.csv, scores.parquet, skipped.csv, run.json, model/...; features.parquet), in
+    chunks of at most 1 MiB.
 
     Errors: NOT_FOUND if there is no such run or artefact; UNAVAILABLE if the store cannot be reached.
     """
@@ -146,7 +148,7 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
           INVALID_ARGUMENT     something in the specification cannot be used: an unknown name (with the nearest match), a dataset that is
-                               missing, empty or without classes, a class with fewer images than folds.
+                               missing, empty or without classes, a class with fewer images than folds; or something that its goal has no use for.
           PERMISSION_DENIED    the dataset lies outside the data roots of this server.
           RESOURCE_EXHAUSTED   the store is full.
           UNAVAILABLE          the store cannot be reached, or this server is draining.
@@ -202,7 +204,8 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orchestrator_pb2.ReadArtifactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_orchestrator_pb2.ReadArtifactResponse], _abc.AsyncIterator[_orchestrator_pb2.ReadArtifactResponse]]:
-        """Streams one artefact of a run (report.html, table.csv, scores.parquet, skipped.csv, run.json, model/...), in chunks of at most 1 MiB.
+        """Streams one artefact of a run (report.html, table.csv, scores.parquet, skipped.csv, run.json, model/...; features.parquet), in
+        chunks of at most 1 MiB.
 
         Errors: NOT_FOUND if there is no such run or artefact; UNAVAILABLE if the store cannot be reached.
         """
