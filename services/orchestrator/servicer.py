@@ -49,6 +49,9 @@ MOST_WATCHES_OF_USER = 256
 
 _CHUNK_BYTES = 256 * 1024
 
+_LARGEST_OFFSET = 2**63 - 1
+"""The largest that file systems take."""
+
 _ULID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
 
 
@@ -119,6 +122,8 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         self, request: pb.ReadArtifactRequest, context: Context
     ) -> AsyncIterator[pb.ReadArtifactResponse]:
         del context
+        if request.offset > _LARGEST_OFFSET:
+            raise InvalidInput("No artefact is so large that one could begin to read there.")
         with self._downloads.admitted(current_caller().name):
             key = await self._orchestrator.artifact(request.run_id, request.name)
             offset = request.offset

@@ -67,6 +67,11 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     stubborn: bool = False
     """Runs do not end when they are asked to stop."""
     busy: int = 0
+    cuts: int = 0
+    """Downloads that break off after their first chunk."""
+    is_old: bool = False
+    """Whether it knows nothing of offsets."""
+    asked_from: list[int] = field(default_factory=list)
     """Downloads that are refused for now."""
     notices: list[str] = field(default_factory=list)
     """What is in the way while a run goes on."""
@@ -164,8 +169,14 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         if request.name not in self.artifacts:
             fail(context, NotFound(f"Run {request.run_id} has no {request.name}."))
         data = self.artifacts[request.name]
-        for start in range(0, len(data), 1 << 20):
-            yield pb.ReadArtifactResponse(chunk=data[start : start + (1 << 20)])
+        self.asked_from.append(request.offset)
+        begin = 0 if self.is_old else request.offset
+        for start in range(begin, len(data), 1 << 20):
+            if self.cuts and start > begin:
+                self.cuts -= 1
+                fail(context, Unavailable("The connection was lost."))
+            chunk = data[start : start + (1 << 20)]
+            yield pb.ReadArtifactResponse(chunk=chunk, offset=0 if self.is_old else start)
 
     def DescribeCatalog(  # noqa: N802
         self,

@@ -217,6 +217,21 @@ def test_an_output_holds_all_artefacts_and_how_to_go_on(client: Client, address:
     run.download(out, overwrite=True)
 
 
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_download_that_is_cut_goes_on(
+    client: Client, orchestrator: FakeOrchestrator, tmp_path: Path, *, is_old: bool
+) -> None:
+    """Gigabytes are read on from where they were cut, and a server that cannot do that gives the same bytes."""
+    run = client.run("server:/pets").watch()
+    large = bytes(range(256)) * (3 << 12) + b"end"
+    orchestrator.artifacts = {**orchestrator.artifacts, "scores.parquet": large}
+    orchestrator.cuts, orchestrator.is_old = 2, is_old
+    run.download(tmp_path / "out")
+    assert (tmp_path / "out" / "scores.parquet").read_bytes() == large
+    assert orchestrator.cuts == 0
+    assert [offset for offset in orchestrator.asked_from if offset] == ([1 << 20] * 2 if is_old else [1 << 20, 2 << 20])
+
+
 def test_a_download_waits_for_a_busy_server(client: Client, orchestrator: FakeOrchestrator, tmp_path: Path) -> None:
     """A server that has too many downloads at the moment is asked again; the output is whole."""
     run = client.run("server:/data/pets").watch()

@@ -91,7 +91,7 @@ def save(path: Path, read: Callable[[str], Iterable[bytes]], *, overwrite: bool)
             beside.unlink(missing_ok=True)
         partial.replace(path)
     except OSError as error:
-        raise outputs.refused(path, error) from error
+        raise outputs.refused(path, error, "file") from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)

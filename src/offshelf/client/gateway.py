@@ -120,12 +120,13 @@ class Gateway:
         """
         read, attempts = 0, self.absence.attempts()
         while True:
-            before = read
+            before, passed = read, -1
             request = orchestrator_pb2.ReadArtifactRequest(run_id=run_id, name=name, offset=read)
             call = self._orchestrator.ReadArtifact(request, timeout=_ARTIFACT_SECONDS)
             try:
                 for answer in call:
-                    passed = answer.offset + len(answer.chunk)
+                    # An older server begins at the beginning, and does not say where.
+                    passed = (answer.offset if passed < 0 else passed) + len(answer.chunk)
                     if passed > read:
                         yield answer.chunk[read - passed :]
                         read = passed

@@ -110,13 +110,13 @@ def new_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def refused(folder: Path, error: OSError) -> OffshelfError:
-    """Say in words why the file system refused an output."""
+def refused(output: Path, error: OSError, what: str = "folder") -> OffshelfError:
+    """Say in words why the file system refused an output, which is a folder or "file"."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return ResourceExhausted(
-            f"{folder} cannot be written, the disk is full: free some space, then run the same command again."
+            f"{output} cannot be written, the disk is full: free some space, then run the same command again."
         )
-    return Conflict(f"{folder} cannot be written ({error.strerror or error}): name another place with -o.")
+    return Conflict(f"{output} cannot be written ({error.strerror or error}): name another {what} with -o.")
 
 
 def _put_in_place(partial: Path, folder: Path, *, overwrite: bool) -> None:

@@ -136,7 +136,8 @@ class OrchestratorServiceServicer:
         """Streams one artefact of a run (report.html, table.csv, scores.parquet, skipped.csv, run.json, model/...; features.parquet), in
         chunks of at most 1 MiB.
 
-        Errors: NOT_FOUND if there is no such run or artefact; UNAVAILABLE if the store cannot be reached.
+        Errors: NOT_FOUND if there is no such run or artefact; INVALID_ARGUMENT for an offset beyond any; UNAVAILABLE if the store
+        cannot be reached.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

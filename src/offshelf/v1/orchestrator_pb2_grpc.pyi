@@ -68,7 +68,8 @@ class OrchestratorServiceStub:
     """Streams one artefact of a run (report.html, table.csv, scores.parquet, skipped.csv, run.json, model/...; features.parquet), in
     chunks of at most 1 MiB.
 
-    Errors: NOT_FOUND if there is no such run or artefact; UNAVAILABLE if the store cannot be reached.
+    Errors: NOT_FOUND if there is no such run or artefact; INVALID_ARGUMENT for an offset beyond any; UNAVAILABLE if the store
+    cannot be reached.
     """
     DescribeCatalog: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.DescribeCatalogRequest, _orchestrator_pb2.DescribeCatalogResponse]
     """Lists extractors (which are available, and why the others are not), classifiers and measures.
@@ -121,7 +122,8 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     """Streams one artefact of a run (report.html, table.csv, scores.parquet, skipped.csv, run.json, model/...; features.parquet), in
     chunks of at most 1 MiB.
 
-    Errors: NOT_FOUND if there is no such run or artefact; UNAVAILABLE if the store cannot be reached.
+    Errors: NOT_FOUND if there is no such run or artefact; INVALID_ARGUMENT for an offset beyond any; UNAVAILABLE if the store
+    cannot be reached.
     """
     DescribeCatalog: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.DescribeCatalogRequest, _orchestrator_pb2.DescribeCatalogResponse]  # type: ignore[assignment]
     """Lists extractors (which are available, and why the others are not), classifiers and measures.
@@ -207,7 +209,8 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams one artefact of a run (report.html, table.csv, scores.parquet, skipped.csv, run.json, model/...; features.parquet), in
         chunks of at most 1 MiB.
 
-        Errors: NOT_FOUND if there is no such run or artefact; UNAVAILABLE if the store cannot be reached.
+        Errors: NOT_FOUND if there is no such run or artefact; INVALID_ARGUMENT for an offset beyond any; UNAVAILABLE if the store
+        cannot be reached.
         """
 
     @_abc_1.abstractmethod
