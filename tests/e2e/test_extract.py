@@ -13,6 +13,7 @@ import pytest
 from offshelf import Client, Conflict, RunGoal
 from offshelf.digests import digest_of_bytes
 from tests.e2e.installation import IMAGES_A_CLASS, Installation, write_photo
+from tests.e2e.test_uploads import server_token
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,6 +93,25 @@ def test_one_image_of_one_class_is_enough(installation: Installation) -> None:
     assert len(pq.read_table(installation.folder / "few.parquet")) == 1
     refused = installation.offshelf("run", "few", "-e", "hsv444", exit_code=2)
     assert "one class" in refused.stderr
+
+
+def test_images_without_labels_are_uploaded_to_a_server(installation: Installation) -> None:
+    """A folder of photos is enough, also for a server that cannot see this machine's files."""
+    for number in range(3):
+        write_photo(installation.folder / "loose" / f"{number}.png", number, 0)
+    with installation.up() as address:
+        client = server_token(installation)
+        shown = installation.offshelf(
+            *("extract", "loose", "-e", "hsv444", "-o", "loose.parquet", "--server", address), environment=client
+        )
+        assert "3/3 images" in shown.stderr
+        refused = installation.offshelf(
+            *("run", "dataset:loose", "-e", "hsv444", "--server", address), environment=client, exit_code=2
+        )
+    assert "have no labels" in refused.stderr
+    found = pq.read_table(installation.folder / "loose.parquet")
+    assert found.column_names == ["path", "image", "hsv444"]
+    assert found["path"].to_pylist() == ["0.png", "1.png", "2.png"]
 
 
 def test_what_cannot_be_written_or_found_is_refused_before_any_work(installation: Installation, photos: Path) -> None:

@@ -81,6 +81,8 @@ class Draft:
         if not self._items:
             raise InvalidDataset("The dataset has no images: add some to its class folders.")
         dataset = Dataset.of(self._items.values())
+        if dataset.classes and not all(dataset.labels):
+            raise InvalidDataset("Some images have a label and some have none: give one to each, or to none.")
         if sum(len(label.encode()) for label in dataset.classes) > MOST_CLASS_BYTES:
             raise InvalidDataset(
                 f"The names of the dataset's {len(dataset.classes)} classes have more than {MOST_CLASS_BYTES} bytes "
@@ -94,7 +96,8 @@ class Draft:
             raise InvalidDataset(f"The path {item.path!r} has empty parts or '.': write it without them.")
         if item.path in self._items:
             raise InvalidDataset(f"{item.path!r} is there twice: give each image a path of its own.")
-        check_label(item.label, where=f"The label of {item.path!r},")
+        if item.label:
+            check_label(item.label, where=f"The label of {item.path!r},")
         if item.group:
             check_label(item.group, where=f"The group of {item.path!r},")
         if not is_digest(item.digest):

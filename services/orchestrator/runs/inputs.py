@@ -11,7 +11,6 @@ from offshelf import datasets
 from offshelf.datasets import Unread
 from offshelf.datasets.names import IMAGE_SUFFIXES
 from offshelf.errors import DataLoss, InvalidDataset, NotFound
-from offshelf.runs import RunGoal
 from offshelf.services.orchestrator.dispatch.patience import outwait_store
 from offshelf.services.orchestrator.runs import runlog
 
@@ -74,10 +73,10 @@ async def read_inputs(bench: Workbench, journal: Journal, stop: threading.Event)
 
 def check_images(spec: RunSpec, images: Sequence[Entry | Item], folds: int | None = None) -> None:
     """Refuse images of which a run can make nothing; `folds` if not those of the run. Raises `InvalidDataset`."""
-    if spec.goal is RunGoal.FEATURES:
-        datasets.check_any(images)
-    else:
+    if spec.needs_labels:
         datasets.check_classes(images, spec.folds if folds is None else folds)
+    else:
+        datasets.check_any(images)
 
 
 def read_stored(store: ObjectStore, digest: str) -> Dataset:
@@ -127,7 +126,13 @@ async def _scan(bench: Workbench, journal: Journal, stop: threading.Event) -> In
         status.progress.images_scanned, status.progress.images_total = done, total
 
     def scan() -> Inputs:
-        source = datasets.open_source(status.spec.source, roots=bench.roots, store=bench.store, buckets=bench.buckets)
+        source = datasets.open_source(
+            status.spec.source,
+            roots=bench.roots,
+            store=bench.store,
+            buckets=bench.buckets,
+            labelled=status.spec.needs_labels,
+        )
         try:
             entries = source.entries()
             dataset, unread = datasets.scan(source, entries=entries, on_progress=on_progress, stop=stop)

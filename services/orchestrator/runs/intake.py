@@ -129,7 +129,9 @@ class Intake:
         check_images(spec, read_stored(self._store, spec.stored_dataset).items)
 
     def _check_listing(self, spec: RunSpec) -> None:
-        source = datasets.open_source(spec.source, roots=self._roots, store=self._store, buckets=self._buckets)
+        source = datasets.open_source(
+            spec.source, roots=self._roots, store=self._store, buckets=self._buckets, labelled=spec.needs_labels
+        )
         try:
             check_images(spec, source.entries())
         finally:

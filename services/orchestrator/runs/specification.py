@@ -50,6 +50,11 @@ class RunSpec:
         kind, _, digest = self.source.partition(":")
         return digest if kind == "store" else ""
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether images need labels, and enough of each class."""
+        return self.goal is RunGoal.COMPARISON
+
     def to_json(self) -> dict[str, Any]:
         """Return the specification as plain JSON."""
         return asdict(self)

@@ -177,7 +177,7 @@ class Client:
         Parameters
         ----------
         dataset
-            As for `run`. One class is enough, and so is one image.
+            As for `run`, but images need no labels: a folder of images will do, or a CSV with the column path.
         extractors, on_upload
             As for `run`; at least one extractor is named.
 

@@ -73,7 +73,7 @@ def upload(
         If the server stays away. What was uploaded is kept, and not sent again the next time.
     """
     gateway.find_missing([])  # a server that is not there, or does not know this user, is told before hours of reading
-    with closing(datasets.open_source(uri, roots=None)) as source:
+    with closing(datasets.open_source(uri, roots=None, labelled=folds is not None)) as source:
         return _Upload(gateway, source, folds, on_progress, pauses).carry_out(
             name or datasets.display_name(uri)[:_LONGEST_NAME]
         )

@@ -68,6 +68,8 @@ class ZipSource:
         The archive as the user named it, absolute; used in messages and in the URI.
     real
         The same file without links, already checked against the data roots.
+    labelled
+        As for `FolderSource`.
 
     Raises
     ------
@@ -75,8 +77,9 @@ class ZipSource:
         If it cannot be read, or declares something that is refused.
     """
 
-    def __init__(self, path: str, real: str) -> None:
+    def __init__(self, path: str, real: str, *, labelled: bool = True) -> None:
         self._name = Path(path).name
+        self._labelled = labelled
         self.uri = f"zip:{path}"
         self.ignored = 0
         # zipfile counts its open entries without a lock: two threads that open at once could lose count.
@@ -108,6 +111,11 @@ class ZipSource:
         classes = {path.partition("/")[0] for path in self._files if "/" in path}
         classes |= {path.partition("/")[0] for path in self._folders}
         classes = {check_label(name, where="The class folder") for name in classes if not is_hidden(name)}
+        if not classes and not self._labelled:
+            loose = [Entry(path, "", "", self._files[path].file_size) for path in seen if has_image_suffix(path)]
+            if loose:
+                self.ignored = len(seen) - len(loose)
+                return loose
         if not classes:
             what = "holds files but no class folders" if self._files else "is empty"
             raise InvalidDataset(

@@ -77,9 +77,12 @@ class BucketSource:
         "s3://bucket/prefix", already checked.
     bucket
         The bucket.
+    labelled
+        As for `FolderSource`.
     """
 
-    def __init__(self, uri: str, bucket: Bucket) -> None:
+    def __init__(self, uri: str, bucket: Bucket, *, labelled: bool = True) -> None:
+        self._labelled = labelled
         prefix = uri.removeprefix("s3://").partition("/")[2]
         self._bucket = bucket
         self._start = f"{prefix}/" if prefix else ""
@@ -87,7 +90,7 @@ class BucketSource:
         self.ignored = 0
 
     @classmethod
-    def open(cls, uri: str, *, beside: str) -> BucketSource:
+    def open(cls, uri: str, *, beside: str, labelled: bool = True) -> BucketSource:
         """Open a bucket with this installation's keys.
 
         Parameters
@@ -96,6 +99,8 @@ class BucketSource:
             "s3://bucket/prefix", already checked.
         beside
             Address of the installation's store; see `open_bucket`.
+        labelled
+            As for `FolderSource`.
 
         Raises
         ------
@@ -106,13 +111,14 @@ class BucketSource:
 
         # Only the bucket's name: what else the user wrote must not be taken for a part of the server's address.
         name = uri.removeprefix("s3://").partition("/")[0]
-        return cls(uri, open_bucket(f"s3://{name}", beside=beside))
+        return cls(uri, open_bucket(f"s3://{name}", beside=beside), labelled=labelled)
 
     def entries(self) -> list[Entry]:
         """List the images, sorted by path; see `ImageSource`. May also raise what the store raises."""
         self.ignored = 0
         classes: set[str] = set()
         found: list[Entry] = []
+        loose: list[tuple[str, int]] = []
         for number, (name, size) in enumerate(self._bucket.list(self._start)):
             if number >= MAX_OBJECTS:
                 raise InvalidDataset(f"{self.uri!r} holds more than {MAX_OBJECTS} objects: name a prefix with fewer.")
@@ -126,8 +132,13 @@ class BucketSource:
                 classes.add(check_label(label, where="The class folder"))
             if below and is_file and has_image_suffix(rest.rpartition("/")[2]):
                 found.append(Entry(path=check_path(path), label=label, group="", size=size))
+            elif is_file and not below and has_image_suffix(path):
+                loose.append((path, size))
             elif is_file:
                 self.ignored += 1
+        if loose and not classes and not self._labelled:
+            return [Entry(path=check_path(path), label="", group="", size=size) for path, size in sorted(loose)]
+        self.ignored += len(loose)
         if not classes:
             what = "holds files but no class folders" if self.ignored else "holds nothing"
             raise InvalidDataset(

@@ -54,6 +54,8 @@ def check_classes(entries: Iterable[Labelled], folds: int) -> None:
         if entry.group:
             groups[entry.label].add(entry.group)
     check_any(images)
+    if "" in images:
+        raise InvalidDataset("The images have no labels, so nothing can be compared: put them into one folder a class.")
     if len(images) < FEWEST:
         raise InvalidDataset(f"The dataset has one class, {next(iter(images))!r}: add a folder of another class.")
     _check_counts(images, folds, "images")
@@ -63,7 +65,7 @@ def check_classes(entries: Iterable[Labelled], folds: int) -> None:
 def check_any(images: Collection[object]) -> None:
     """Refuse a dataset without images, of which nothing can be made at all. Raises `InvalidDataset`."""
     if not images:
-        raise InvalidDataset("The dataset holds no images: add some to its class folders.")
+        raise InvalidDataset("The dataset holds no images: add some.")
 
 
 def _check_counts(counts: dict[str, int], folds: int, what: str) -> None:

@@ -28,10 +28,13 @@ class FolderSource:
         The folder as the user named it, absolute; used in messages and in the URI.
     real
         The same folder without links, already checked against the data roots.
+    labelled
+        Whether images must have labels; otherwise a folder of images without class folders will do.
     """
 
-    def __init__(self, path: str, real: str) -> None:
+    def __init__(self, path: str, real: str, *, labelled: bool = True) -> None:
         self._path = path
+        self._labelled = labelled
         self._tree = Tree(real)
         self.uri = f"folder:{path}"
         self.ignored = 0
@@ -41,14 +44,18 @@ class FolderSource:
         self.ignored = 0
         classes: list[str] = []
         found: list[Entry] = []
+        loose: list[_Child] = []
         for child in self._list(""):
             if is_hidden(child.name):
                 continue
             if not self._is_folder(child, child.name):
-                self.ignored += 1
+                loose.append(child)
                 continue
             classes.append(check_label(child.name, where="The class folder"))
             found.extend(self._images_below(child.name))
+        if not classes and not self._labelled and (unlabelled := list(self._images_among(loose, label=""))):
+            return sorted(unlabelled, key=lambda entry: entry.path)
+        self.ignored += len(loose)
         if not classes:
             what = "holds files but no class folders" if self.ignored else "is empty"
             raise InvalidDataset(
@@ -73,16 +80,24 @@ class FolderSource:
         waiting = [label]
         while waiting:
             folder = waiting.pop()
+            files = []
             for child in self._list(folder):
                 path = f"{folder}/{child.name}"
                 if is_hidden(child.name):
                     continue
                 if self._is_folder(child, path):
                     waiting.append(path)
-                elif has_image_suffix(child.name) and self._is_file(child, path):
-                    yield Entry(path=check_path(path), label=label, group="", size=child.size)
                 else:
-                    self.ignored += 1
+                    files.append(child)
+            yield from self._images_among(files, label=label, below=f"{folder}/")
+
+    def _images_among(self, files: list[_Child], *, label: str, below: str = "") -> Iterator[Entry]:
+        for child in files:
+            path = below + child.name
+            if has_image_suffix(child.name) and self._is_file(child, path):
+                yield Entry(path=check_path(path), label=label, group="", size=child.size)
+            else:
+                self.ignored += 1
 
     def _list(self, folder: str) -> list[_Child]:
         try:

@@ -41,6 +41,7 @@ class Entry:
     path: str
     """Relative to the dataset, with "/" between its parts; unique in the dataset."""
     label: str
+    """The class; "" if the images of this dataset have none."""
     group: str
     """Images of one group (a patient, a camera) must not be divided between training and test; "" if there are none."""
     size: int
@@ -97,8 +98,8 @@ class Dataset:
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """The labels there are, each once, sorted."""
-        return tuple(sorted({item.label for item in self.items}))
+        """The labels there are, each once, sorted; empty if images have none."""
+        return tuple(sorted({item.label for item in self.items if item.label}))
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -107,7 +108,7 @@ class Dataset:
 
     @cached_property
     def targets(self) -> tuple[int, ...]:
-        """The label of each item as an index into `classes`."""
+        """The label of each item as an index into `classes`; only where images have labels."""
         index = {label: number for number, label in enumerate(self.classes)}
         return tuple(index[item.label] for item in self.items)
 

@@ -16,7 +16,6 @@ from offshelf.digests import is_digest
 from offshelf.errors import InvalidDataset, InvalidInput, PermissionDenied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from offshelf.datasets.model import Dataset, ImageSource
@@ -85,6 +84,7 @@ def open_source(
     store: ObjectStore | None = None,
     dataset: Dataset | None = None,
     buckets: tuple[str, ...] = (),
+    labelled: bool = True,
 ) -> ImageSource:
     """Open a source of images.
 
@@ -100,6 +100,9 @@ def open_source(
         The dataset of a "store:", if it is at hand; else its manifest is read from the store.
     buckets
         What an address of a bucket must lie under; see `source_uri`.
+    labelled
+        Whether images must have labels. Otherwise images without class folders, and a CSV of paths alone, can be listed
+        too: all of them then have the label "".
 
     Raises
     ------
@@ -119,14 +122,20 @@ def open_source(
         known = dataset is not None and dataset.digest == path
         return StoreSource(store, dataset if dataset is not None and known else read_dataset(store, path))
     if uri.startswith("s3://"):
-        return BucketSource.open(check_bucket(uri, buckets), beside="" if store is None else store.url)
-    kinds: dict[str, Callable[[str, str], ImageSource]] = {"folder": FolderSource, "zip": ZipSource, "csv": TableSource}
+        return BucketSource.open(
+            check_bucket(uri, buckets), beside="" if store is None else store.url, labelled=labelled
+        )
+    kinds: dict[str, type[FolderSource | ZipSource | TableSource]] = {
+        "folder": FolderSource,
+        "zip": ZipSource,
+        "csv": TableSource,
+    }
     if kind not in kinds or not os.path.isabs(path) or not is_plain(path):  # noqa: PTH117 - a text, as everywhere here
         raise InvalidInput(
             f"{uri!a} is no source of images: folder:/path, zip:/path.zip, csv:/path.csv, s3://bucket/path and "
             "store:DIGEST are."
         )
-    return kinds[kind](path, _resolve(path, roots))
+    return kinds[kind](path, _resolve(path, roots), labelled=labelled)
 
 
 def _resolve(path: str, roots: tuple[Path, ...] | None) -> str:

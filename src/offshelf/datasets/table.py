@@ -36,9 +36,12 @@ class TableSource:
         The CSV as the user named it, absolute; used in messages and in the URI.
     real
         The same file without links, already checked against the data roots.
+    labelled
+        Whether there must be a column of labels.
     """
 
-    def __init__(self, path: str, real: str) -> None:
+    def __init__(self, path: str, real: str, *, labelled: bool = True) -> None:
+        self._labelled = labelled
         self._name = Path(path).name
         self._real = real
         self._tree = Tree(str(Path(real).parent))
@@ -56,7 +59,7 @@ class TableSource:
                 raise InvalidDataset(f"{where}: {path!r} is there twice; keep one of the two lines.")
             found[path] = Entry(
                 path=path,
-                label=check_label(row["label"], where=f"{where}: the label"),
+                label=check_label(row["label"], where=f"{where}: the label") if "label" in row else "",
                 group=check_label(row["group"], where=f"{where}: the group") if "group" in row else "",
                 size=self._size(path, where, resolved),
             )
@@ -78,7 +81,7 @@ class TableSource:
     def _rows(self) -> Iterator[tuple[int, dict[str, str]]]:
         reader = csv.reader(io.StringIO(self._text(), newline=""), strict=True)
         try:
-            header = _checked_header(next(reader, []), self._name)
+            header = _checked_header(next(reader, []), self._name, _REQUIRED if self._labelled else ("path",))
             for cells in reader:
                 if not any(cell.strip() for cell in cells):
                     continue
@@ -122,10 +125,10 @@ class TableSource:
             raise InvalidDataset(f"{where}: {error.message}") from error
 
 
-def _checked_header(cells: Sequence[str], name: str) -> list[str]:
+def _checked_header(cells: Sequence[str], name: str, required: Sequence[str]) -> list[str]:
     header = [cell.strip().lower() for cell in cells]
     expected = f"{name} must begin with the line 'path,label' or 'path,label,group'"
-    if any(column not in header for column in _REQUIRED):
+    if any(column not in header for column in required):
         separated = " (separated by commas)" if len(header) == 1 else ""
         raise InvalidDataset(f"{expected}{separated}; it begins with {','.join(cells)!r}.")
     surplus = [column for column in header if column not in _ALLOWED]

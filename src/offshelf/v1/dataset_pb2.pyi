@@ -247,6 +247,7 @@ class DatasetItem(_message.Message):
     path: _builtins.str
     """Relative to the dataset, with "/" between its parts."""
     label: _builtins.str
+    """Empty if the images have none: all of a dataset, or none."""
     group: _builtins.str
     """Images of one group (a patient, a camera) are never divided between training and test; empty if there are none."""
     image: _builtins.bytes
