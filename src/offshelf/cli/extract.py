@@ -20,7 +20,7 @@ Examples:
   offshelf extract DogCat/ -e lab:8,4,4 -o lab.parquet
   offshelf extract DogCat/ -e resnet50 --server host:7000 on a server; what it does not have is uploaded first
 \b
-DATASET is named as for `offshelf run`, but needs no labels: a folder of images is enough, or a CSV with the column path.
+DATASET is named as for `offshelf run`, but needs no labels: a folder of images will do, or a CSV with the column path.
 pandas, polars and DuckDB read the file.
 Images that cannot be used have no vector in it, and NAME.skipped.csv beside it says why.
 What is extracted is found again by `offshelf run`, and the other way round.
