@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from offshelf import Client, Conflict, RunGoal
 from offshelf.digests import digest_of_bytes
@@ -20,6 +24,12 @@ if TYPE_CHECKING:
 
 IMAGES = 3 * IMAGES_A_CLASS
 EXTRACT = ("-e", "hsv444,lab:2,3,4")
+
+
+def write_pixels(path: Path, pixels: np.ndarray) -> None:
+    """Write a picture of many pixels, which takes long to describe."""
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(pixels).save(path, compress_level=1)
 
 
 def test_features_alone_are_one_file(installation: Installation, photos: Path) -> None:
@@ -59,6 +69,31 @@ def test_what_is_extracted_is_found_again(installation: Installation, photos: Pa
     installation.offshelf("run", photos, *EXTRACT, "-c", "LR", "--folds", "3", "-o", "out")
     assert installation.summary()["images_extracted"] == 0
     assert installation.summary()["images_reused"] == 2 * IMAGES
+
+
+def test_ctrl_c_stops_it_and_the_same_command_goes_on(installation: Installation) -> None:
+    """What was extracted until then is kept, nothing is left running, and no half of a file is written."""
+    large = np.random.default_rng(0).integers(0, 256, (800, 800, 3), dtype=np.uint8)
+    for number in range(30):
+        large[number] = number
+        write_pixels(installation.folder / "large" / f"{number}.png", large)
+    command, hasty = ("extract", "large", "-e", "haralick", "-o", "x.parquet"), {"OFFSHELF_UNIT_SECONDS": "0.01"}
+    process = installation.start(*command, environment=hasty)
+    while process.poll() is None and not list(installation.store.glob("features/*/segments/*.parquet")):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "the same command goes on from there" in " ".join(errors.split())
+    assert installation.processes() == []
+    assert {path.name for path in installation.folder.iterdir()} == {"large", "store"}
+    assert "cancelled" in installation.offshelf("runs").stdout
+    done = len(list(installation.store.glob("features/*/segments/*.parquet")))
+    assert 0 < done < 30
+    shown = installation.offshelf(*command, environment=hasty)
+    assert f"Extracted {30 - done} feature vectors ({done} found)." in shown.stdout
+    assert len(pq.read_table(installation.folder / "x.parquet").drop_null()) == 30
 
 
 def test_images_that_cannot_be_used_are_listed_beside_the_file(installation: Installation, photos: Path) -> None:
