@@ -25,6 +25,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SAMPLE := sample/digits
 LOCK := requirements/lock.txt
+SERVING_VENV := .venv-serving
+SERVING_LOCK := requirements/tfserving.txt
 BENCHMARKS := $(filter-out benchmarks/bars.py,$(wildcard benchmarks/*.py))
 
 # Versions and hashes of a set of requirements; those of an image are some of the lock's.
@@ -58,7 +60,10 @@ $(VENV)/.stamp: $(VENV)/.locked pyproject.toml
 
 .PHONY: lock
 lock: setup ## Bring requirements/ up to pyproject.toml (UPGRADE=1: newest versions)
-	$(compile) pyproject.toml --all-extras --group dev $(if $(UPGRADE),--upgrade) --output-file $(LOCK)
+	$(compile) pyproject.toml --extra embedded --extra kubernetes --extra certs --group dev $(if $(UPGRADE),--upgrade) \
+		--output-file $(LOCK)
+	$(compile) pyproject.toml --extra tfserving --extra predictor --extra certs --group serving --constraint $(LOCK) \
+		$(if $(UPGRADE),--upgrade) --output-file $(SERVING_LOCK)
 	@set -e; $(lock-image) pyproject.toml --output-file requirements/images/sdk.txt; \
 	for extra in service trainer stats extractor predictor; do \
 		$(lock-image) pyproject.toml --extra $$extra --output-file requirements/images/$$extra.txt; done; \
@@ -82,6 +87,17 @@ endif
 .PHONY: test
 test: setup ## Run the tests, the fast ones first (PYTEST_ARGS=...)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# What needs TensorFlow, in an environment of its own: nothing else has it.
+.PHONY: test-serving
+test-serving: $(SERVING_VENV)/.stamp ## Run the tests of TensorFlow Serving as the engine (PYTEST_ARGS=...)
+	$(SERVING_VENV)/bin/python -m pytest $(PYTEST_ARGS) tests/serving
+
+$(SERVING_VENV)/.stamp: $(SERVING_LOCK) pyproject.toml
+	$(PYTHON) -m venv $(SERVING_VENV)
+	$(SERVING_VENV)/bin/python -m pip install --quiet --require-hashes --requirement $(SERVING_LOCK)
+	$(SERVING_VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
 
 # One after another, as they measure; and all of them, whatever fails on the way.
 .PHONY: nightly nightly-tests $(BENCHMARKS)

@@ -12,6 +12,7 @@ from offshelf.errors import InvalidInput
 from offshelf.extraction.extractors import CUSTOM, Extractors
 from offshelf.extraction.pipeline import Extraction
 from offshelf.extraction.registry import EXTRACTORS
+from offshelf.rpc.remote_engine import PATIENCE_SECONDS, connector
 from offshelf.rpc.server import run
 from offshelf.services.extractor.segments import SegmentExtractor
 from offshelf.services.extractor.servicer import ExtractorService
@@ -29,7 +30,8 @@ async def make_service(settings: Settings) -> ExtractorService:
     if not settings.extractor:
         raise InvalidInput(f"Set OFFSHELF_EXTRACTOR to the extractor to serve: {', '.join(EXTRACTORS)}, or {CUSTOM}.")
     store = await asyncio.to_thread(open_store, settings.store)
-    extractors = Extractors(store)
+    extractors = Extractors(store, remote=[model.extractor for model in settings.remote_engines])
+    connect = connector(settings, patience=PATIENCE_SECONDS)
 
     def make(spec: ExtractorSpec) -> Extraction:
         return Extraction(
@@ -40,6 +42,7 @@ async def make_service(settings: Settings) -> ExtractorService:
             cores=settings.cores,
             max_pixels=settings.max_image_pixels,
             decode_seconds=settings.decode_seconds,
+            connect=connect,
         )
 
     serves: Serves

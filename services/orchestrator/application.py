@@ -62,7 +62,8 @@ class OrchestratorService:
         # A server with users of its own must not read for them whatever its account can read. Not so the only user of a
         # machine, who is that account.
         roots = () if settings.users and settings.data_roots is None else settings.data_roots
-        catalog = ExtractorCatalog(store, settings.weights, settings.fetch, Extractors(store))
+        extractors = Extractors(store, remote=[model.extractor for model in settings.remote_engines])
+        catalog = ExtractorCatalog(store, settings.weights, settings.fetch, extractors)
         bench = Workbench(
             store=store,
             catalog=catalog,

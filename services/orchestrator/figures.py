@@ -9,7 +9,10 @@ class Figures(Protocol):
     """Takes counts as they come. Called in the event loop; must not block."""
 
     def unit_ended(self, role: str, outcome: str, seconds: float) -> None:
-        """Count an attempt at a unit, and its time: "done", "lost" (replica), "unreached", "store" (away), "failed"."""
+        """Count an attempt at a unit, and its time.
+
+        The outcomes are "done", "lost" (with the replica), "unreached", "store" and "engine" (away), and "failed".
+        """
         ...
 
     def unit_retried(self, role: str, reason: str) -> None:

@@ -5,6 +5,7 @@ import asyncio
 from offshelf.audit import AuditTrail
 from offshelf.extraction.registry import EXTRACTORS
 from offshelf.rpc.offload import Offload
+from offshelf.rpc.remote_engine import connector
 from offshelf.rpc.server import run
 from offshelf.services.predictor.installed import InstalledExtractors
 from offshelf.services.predictor.metrics import PredictorMetrics
@@ -22,7 +23,7 @@ async def compose(settings: Settings) -> PredictorServicer:
     """Put the service together."""
     store = await asyncio.to_thread(open_store, settings.store, patience=DOOR_SECONDS)
     metrics = PredictorMetrics()
-    extractors = InstalledExtractors(store, settings, EXTRACTORS)
+    extractors = InstalledExtractors(store, settings, EXTRACTORS, connect=connector(settings, patience=DOOR_SECONDS))
     models = ModelServer(store, extractors, cores=settings.cores, on_load=metrics.loaded)
     return PredictorServicer(models, Offload(threads=CALLS_AT_ONCE, queue=WAITING_CALLS), AuditTrail(store), metrics)
 

@@ -10,10 +10,12 @@ from offshelf.extraction.own.description import is_name
 from offshelf.extraction.pipeline import Extraction
 from offshelf.extraction.runtime import load_openvino
 from offshelf.extraction.spec import fingerprint as fingerprint_of
+from offshelf.extraction.spec import fingerprints
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from offshelf.extraction.engine import InferenceEngine
     from offshelf.extraction.spec import ExtractorSpec
     from offshelf.settings import Settings
     from offshelf.store import ObjectStore
@@ -27,15 +29,30 @@ class InstalledExtractors:
     store
         Where converted networks are kept.
     settings
-        Where weights are looked for, and the limits of the decoder.
+        Where weights are looked for, which networks run elsewhere, and the limits of the decoder.
     extractors
         Those that have a name of their own; networks of users' own are in the store.
+    connect
+        Makes the engine of an extractor whose network runs elsewhere.
+
+    Raises
+    ------
+    InvalidInput
+        If a network cannot run where the settings say.
     """
 
-    def __init__(self, store: ObjectStore, settings: Settings, extractors: Mapping[str, ExtractorSpec]) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        settings: Settings,
+        extractors: Mapping[str, ExtractorSpec],
+        *,
+        connect: Callable[[ExtractorSpec], InferenceEngine] | None = None,
+    ) -> None:
         self._store = store
         self._settings = settings
-        self._extractors = Extractors(store, extractors)
+        self._extractors = Extractors(store, extractors, remote=[model.extractor for model in settings.remote_engines])
+        self._connect = connect
 
     def warm_up(self) -> None:
         """Import the engine."""
@@ -54,7 +71,10 @@ class InstalledExtractors:
         Raises
         ------
         Conflict
-            If there is none of this name or fingerprint here, or its weights cannot be had.
+            If there is none of this name or fingerprint here, or its weights cannot be had, or its engine is remote and
+            serves something else.
+        EngineUnavailable
+            If its engine is remote and away.
         """
         spec = self._extractors.lookup(name)
         if spec is None and is_name(name):
@@ -68,6 +88,11 @@ class InstalledExtractors:
                 "Install the version that made the model (its card names it)."
             )
         here = fingerprint_of(spec)
+        if here != fingerprint and fingerprint in fingerprints(spec):
+            raise Conflict(
+                f"The model was made with features of {name} from another engine than this installation has: set "
+                "OFFSHELF_REMOTE_ENGINES as where the model was made, or fit the model again here."
+            )
         if here != fingerprint:
             raise Conflict(
                 f"The model was made with another version of {name} ({fingerprint[:12]}; here is {here[:12]}), so its "
@@ -82,6 +107,7 @@ class InstalledExtractors:
             cores=self._settings.cores,
             max_pixels=self._settings.max_image_pixels,
             decode_seconds=self._settings.decode_seconds,
+            connect=self._connect,
         )
         try:
             extraction.start()

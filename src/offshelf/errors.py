@@ -9,6 +9,7 @@ OffshelfError
 │   └── InvalidDataset    a folder, zip or CSV that cannot be used
 ├── NotFound              no such run, model, artefact or object
 ├── Conflict              not possible in the present state (a store in use, a run that has ended)
+│   └── EngineMismatch    a remote engine does not serve the network that it should
 ├── Unauthenticated       no token, or a wrong one
 ├── PermissionDenied      known, and not allowed
 │   └── StoreDenied       the store refuses: wrong credentials, read-only, no such bucket
@@ -17,6 +18,7 @@ OffshelfError
 │   └── StoreFull         the store takes no more
 ├── DataLoss              an artefact is missing or is not what it was
 ├── Unavailable           not there at the moment; trying again may help
+│   ├── EngineUnavailable a remote engine cannot be reached at the moment
 │   └── StoreUnavailable  the store cannot be reached at the moment
 ├── DeadlineExceeded      took longer than allowed
 ├── Cancelled             stopped because somebody asked for it
@@ -105,6 +107,10 @@ class Conflict(OffshelfError):
     exit_code = 2
 
 
+class EngineMismatch(Conflict):
+    """A remote engine does not serve the network that it should, or gives answers that cannot be its features."""
+
+
 class Unauthenticated(OffshelfError):
     """No token, or a wrong one."""
 
@@ -143,6 +149,10 @@ class Unavailable(OffshelfError):
     """Not there at the moment; trying again may help."""
 
     exit_code = 2
+
+
+class EngineUnavailable(Unavailable):
+    """A remote engine cannot be reached at the moment, or has too much to do."""
 
 
 class StoreUnavailable(Unavailable):

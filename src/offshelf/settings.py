@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from offshelf.errors import InvalidInput
+from offshelf.served_models import parse_served_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from offshelf.served_models import ServedModel
 
 T = TypeVar("T")
 
@@ -138,6 +141,19 @@ class Settings:
 
     extractor: str = ""
     """Name of the extractor that an extractor replica serves; "custom" for all that have no replicas of their own."""
+
+    remote_engines: tuple[ServedModel, ...] = ()
+    """Extractors whose networks run on a TensorFlow Serving: EXTRACTOR=HOST:PORT, or EXTRACTOR=HOST:PORT/MODEL/VERSION,
+    separated by white space. The same for all services of an installation."""
+
+    engine_ca: Path | None = None
+    """File of PEM certificates to trust of remote engines, instead of the system's."""
+
+    engine_plaintext: bool = False
+    """Whether remote engines beyond this machine are spoken to without TLS, since something else (a mesh) encrypts."""
+
+    engine_seconds: float = 10.0
+    """How long a remote engine may take for one image, in seconds."""
 
     embedded: str = ""
     """Life of the orchestrator of one machine: "attached" ends with its last client, "up" when told. Else empty."""
@@ -289,6 +305,10 @@ _READERS: Final[Mapping[str, Callable[[str], object]]] = {
     "decode_seconds": _SECONDS,
     "unit_seconds": _SECONDS,
     "extractor": str,
+    "remote_engines": parse_served_models,
+    "engine_ca": Path,
+    "engine_plaintext": _yes_or_no,
+    "engine_seconds": _SECONDS,
     "embedded": _one_of(*EMBEDDED_LIVES),
     "tls": Path,
     "plaintext": _yes_or_no,

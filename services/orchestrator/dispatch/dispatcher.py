@@ -8,7 +8,7 @@ from collections import defaultdict
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from offshelf.errors import DataLoss, StoreUnavailable, Unavailable
+from offshelf.errors import DataLoss, EngineUnavailable, StoreUnavailable, Unavailable
 from offshelf.services.orchestrator.dispatch.failures import ResultRefused, UnitLost, Unreached
 from offshelf.services.orchestrator.dispatch.trial import Outages, Trial
 from offshelf.services.orchestrator.dispatch.units import ExtractionOutcome
@@ -225,7 +225,7 @@ class Dispatcher:
         UnitLost
             When it has cost too many replicas.
         RoleUnavailable
-            When no replica can be started or reached, or each is taken away.
+            When no replica can be started or reached, or each is taken away; or its remote engine is away for minutes.
         StoreFull, StoreDenied, StoreUnavailable
             When the store is what is wrong; the last only after some minutes.
         """
@@ -242,6 +242,9 @@ class Dispatcher:
                 except StoreUnavailable as error:
                     self._figures.unit_retried(str(role), "store")
                     await trial.store_away(error, at_start=replica is None)
+                except EngineUnavailable as error:
+                    self._figures.unit_retried(str(role), "engine")
+                    await trial.engine_away(error, at_start=replica is None)
                 except Unavailable as error:
                     assert replica is not None  # noqa: S101  (leases raise nothing of this kind)
                     if isinstance(error, Unreached):
@@ -262,6 +265,9 @@ class Dispatcher:
             self._outages[replica.role].are_over()
         except StoreUnavailable:
             outcome = "store"
+            raise
+        except EngineUnavailable:
+            outcome = "engine"
             raise
         except Unavailable as error:
             outcome = "unreached" if isinstance(error, Unreached) else "lost"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
-from offshelf.errors import Conflict, DataLoss, StoreUnavailable, Unavailable
+from offshelf.errors import Conflict, DataLoss, EngineMismatch, EngineUnavailable, StoreUnavailable, Unavailable
 from offshelf.rpc.channel import open_channel
 from offshelf.runs import Combination, Score
 from offshelf.services.orchestrator.dispatch.channels import Channels
@@ -233,8 +233,8 @@ class GrpcPeers:
             connected = await _connects(channel)
             try:
                 yield channel
-            except StoreUnavailable:
-                raise
+            except (StoreUnavailable, EngineUnavailable, EngineMismatch):
+                raise  # the replica is there, and says what is wrong elsewhere
             except Conflict as error:
                 raise Unreached(error.message) from error
             except Unavailable as error:

@@ -2,8 +2,8 @@
 
 Who is blamed for a replica that ended without an answer:
 
-- nobody, while the store is away, or when somebody took the replica away (evicted, deleted, its node gone), or when the
-  unit had not been sent yet;
+- nobody, while the store or a remote engine is away, or when somebody took the replica away (evicted, deleted, its node
+  gone), or when the unit had not been sent yet;
 - else the units on it are *suspects*, since one of them may have done it. A suspect is sent again to a replica of its
   own. `ATTEMPTS` replicas lost that way are the unit's fault.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from offshelf.backoff import full_jitter
-from offshelf.errors import StoreUnavailable
+from offshelf.errors import EngineUnavailable, StoreUnavailable
 from offshelf.services.orchestrator.dispatch.failures import UnitLost, Unreached
 from offshelf.services.orchestrator.dispatch.patience import Outage, Patience
 from offshelf.services.orchestrator.fleet.replicas import RoleUnavailable
@@ -50,12 +50,15 @@ class Outages:
 
     store: Outage = field(default_factory=Outage)
     """The store, as the role's replicas see it."""
+    engine: Outage = field(default_factory=Outage)
+    """The remote engine of an extractor."""
     replicas: Outage = field(default_factory=lambda: Outage(quiet_seconds=_REACHED_SECONDS))
     """The replicas themselves."""
 
     def are_over(self) -> None:
         """Take note that a unit gets on."""
         self.store.is_over()
+        self.engine.is_over()
         self.replicas.is_over()
 
 
@@ -101,8 +104,21 @@ class Trial:
         """Wait for the store; `at_start`: no replica could start without it. Raises `error` after some minutes."""
         await self._patience.wait_for_store(error, self._outages.store)
         if at_start:
-            async with self._fleet.hold(self._role):
-                pass  # who asks anew has replicas started again
+            await self._start_again()
+
+    async def engine_away(self, error: EngineUnavailable, *, at_start: bool) -> None:
+        """Wait for the extractor's remote engine, in the same way. Raises `RoleUnavailable` after some minutes."""
+        try:
+            pause = self._patience.next_pause(error, error.message, self._outages.engine)
+        except EngineUnavailable:
+            raise RoleUnavailable(error.message) from error
+        await asyncio.sleep(pause)
+        if at_start:
+            await self._start_again()
+
+    async def _start_again(self) -> None:
+        async with self._fleet.hold(self._role):
+            pass  # who asks anew has replicas started again
 
     def unreached(self, error: Unreached, replica: Replica) -> None:
         """Look for another replica; this one gets nothing for a while. Raises `RoleUnavailable` after some minutes."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from offshelf.errors import OffshelfError
-from offshelf.services.orchestrator.fleet.replicas import STORE_ERRORS, RoleUnavailable
+from offshelf.services.orchestrator.fleet.replicas import NOT_ITS_OWN, RoleUnavailable
 from offshelf.services.orchestrator.fleet.troubles import Kind
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Outlook:
         hopeless = lasts >= self.patience.hopeless and trouble.kind in _HOPELESS and not self._may_recover(trouble)
         if not (over or hopeless or trouble.kind is Kind.MISSING):
             return None
-        kind = trouble.error if issubclass(trouble.error, STORE_ERRORS) else RoleUnavailable
+        kind = trouble.error if issubclass(trouble.error, NOT_ITS_OWN) else RoleUnavailable
         return kind(trouble.line)
 
     def _may_recover(self, trouble: Trouble) -> bool:

@@ -15,14 +15,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from offshelf.errors import OffshelfError, StoreDenied, StoreFull, StoreUnavailable
+from offshelf.errors import EngineUnavailable, OffshelfError, StoreDenied, StoreFull, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
 
-STORE_ERRORS = (StoreDenied, StoreFull, StoreUnavailable)
-"""What says something about the store, and nothing about a replica or its work."""
+NOT_ITS_OWN = (StoreDenied, StoreFull, StoreUnavailable, EngineUnavailable)
+"""What says something about the store, or about an engine elsewhere, and nothing about a replica or its work."""
 
 
 class RoleUnavailable(OffshelfError):
@@ -163,6 +163,8 @@ class ReplicaPool:
             If no replica of this role can be started, with the reason.
         StoreFull, StoreDenied, StoreUnavailable
             If the store is the reason.
+        EngineUnavailable
+            If a remote engine is.
         """
         replica = await self._turn(role, alone=alone)
         self._leased.add(replica)
@@ -240,7 +242,7 @@ class ReplicaPool:
 
 
 def _refusal(error: OffshelfError) -> OffshelfError:
-    kind = type(error) if isinstance(error, STORE_ERRORS) else RoleUnavailable
+    kind = type(error) if isinstance(error, NOT_ITS_OWN) else RoleUnavailable
     return kind(error.message)
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from offshelf.extraction import registry
-from offshelf.extraction.spec import PRECISIONS, fingerprint
+from offshelf.extraction.spec import PRECISIONS, fingerprint, fingerprints
 from offshelf.services.orchestrator.holdings.references import fingerprint_of
 
 if TYPE_CHECKING:
@@ -178,7 +178,8 @@ class Needs:
     def _busy_fingerprints(self) -> frozenset[str]:
         """Extractors that unfinished runs use, and those of which a table cannot be read."""
         names = {name for trace in self._unfinished for name in trace.extractors}
-        used = {fingerprint(spec) for name in names if (spec := self._spec(name))}
+        # Which engine they use is a setting, which may have changed since.
+        used = {each for name in names if (spec := self._spec(name)) for each in fingerprints(spec)}
         return frozenset(used | {fingerprint_of(key) for key in self._references.damaged_tables})
 
     def _spec(self, name: str) -> ExtractorSpec | None:

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from offshelf import features
-from offshelf.errors import DataLoss, InvalidDataset, InvalidInput, NotFound
+from offshelf.errors import DataLoss, EngineMismatch, InvalidDataset, InvalidInput, NotFound
 from offshelf.features import ImageOutcome, SegmentRow
 from offshelf.images import ImageStatus
 from offshelf.services.orchestrator.concurrency import all_of
@@ -67,7 +67,7 @@ class Extraction:
             self.table = await self._make(await self._find())
         except InvalidDataset:
             raise
-        except (RoleUnavailable, InvalidInput) as error:
+        except (RoleUnavailable, InvalidInput, EngineMismatch) as error:
             await self._journal.append(runlog.LEFT_OUT, reason=self._naming(error.message))
         return self.table
 

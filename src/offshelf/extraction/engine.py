@@ -1,4 +1,4 @@
-"""The engine: OpenVINO on the CPU, one image a request, one thread a request.
+"""What runs networks. The engine in process: OpenVINO on the CPU, one image a request, one thread a request.
 
 A vector then depends on its image alone, to the last bit: not on its neighbours in a batch, not on how many cores there
 are, not on what else runs. Nothing is lost by it: on two cores two such streams gave 47 GoogLeNet images a second, and
@@ -9,16 +9,54 @@ from __future__ import annotations
 
 import queue
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from offshelf.extraction.runtime import load_openvino
 
 if TYPE_CHECKING:
+    import threading
+
     import numpy as np
     from numpy.typing import NDArray
 
     from offshelf.extraction.conversion import ConvertedNetwork
     from offshelf.extraction.spec import Precision
+
+
+class InferenceEngine(Protocol):
+    """A network that is ready to be asked: `Engine`, or one elsewhere (`offshelf.rpc.remote_engine`). Thread-safe."""
+
+    @property
+    def seconds_in_inference(self) -> float:
+        """How long the longest inference under way, which cannot be interrupted, has taken; 0 if none is."""
+        ...
+
+    def infer(self, pixels: NDArray[np.uint8], *, stop: threading.Event | None = None) -> NDArray[np.float32]:
+        """Compute one embedding.
+
+        Parameters
+        ----------
+        pixels
+            Shape (height, width, 3), RGB, of the size that the network takes.
+        stop
+            Ends waiting for an engine that is away when it is set.
+
+        Returns
+        -------
+        ndarray of float32, shape (dimension,)
+
+        Raises
+        ------
+        EngineUnavailable, EngineMismatch
+            If the engine is elsewhere and away, or serves something else.
+        Cancelled
+            If `stop` was set meanwhile.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give everything back; calls that wait raise `Cancelled`."""
+        ...
 
 
 class Engine:
@@ -64,18 +102,13 @@ class Engine:
         """
         return max((time.monotonic() - began for began in list(self._began.values())), default=0.0)
 
-    def infer(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Compute one embedding.
-
-        Parameters
-        ----------
-        pixels
-            Shape (size, size, 3), RGB.
-
-        Returns
-        -------
-        ndarray of float32, shape (dimension,)
-        """
+    def infer(
+        self,
+        pixels: NDArray[np.uint8],
+        *,
+        stop: threading.Event | None = None,  # noqa: ARG002 - nothing here is waited for
+    ) -> NDArray[np.float32]:
+        """See `InferenceEngine`."""
         import numpy as np
 
         request = self._requests.get()
@@ -86,3 +119,6 @@ class Engine:
         finally:
             del self._began[request]
             self._requests.put(request)
+
+    def close(self) -> None:
+        """See `InferenceEngine`; the memory goes with the last reference."""

@@ -8,9 +8,10 @@ from offshelf.errors import DataLoss, InvalidInput, NotFound, UnknownName
 from offshelf.extraction import registry
 from offshelf.extraction.own.description import FORMATS, split_name
 from offshelf.extraction.own.stored import find_network, list_networks
+from offshelf.extraction.spec import served
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from offshelf.extraction.own.stored import OwnNetwork
     from offshelf.extraction.spec import ExtractorSpec
@@ -32,11 +33,27 @@ class Extractors:
         Where networks of users' own are.
     registered
         Those that have a name of their own; by default `registry.EXTRACTORS`.
+    remote
+        Names of those whose networks run on a remote engine in this installation: exactly these, so that
+        "vgg16" says nothing of "vgg16:max".
+
+    Raises
+    ------
+    InvalidInput
+        If one of these does not exist, or cannot run on a remote engine; the message names the setting.
     """
 
-    def __init__(self, store: ObjectStore, registered: Mapping[str, ExtractorSpec] | None = None) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        registered: Mapping[str, ExtractorSpec] | None = None,
+        *,
+        remote: Iterable[str] = (),
+    ) -> None:
         self._store = store
-        self.registered = registry.EXTRACTORS if registered is None else registered
+        self._local = registry.EXTRACTORS if registered is None else registered
+        self._remote = {spec.name: spec for spec in map(self._served, remote)}
+        self.registered = {name: self._remote.get(name, spec) for name, spec in self._local.items()}
         self._seen: dict[tuple[str, str], OwnNetwork] = {}
 
     def find(self, name: str) -> ExtractorSpec:
@@ -62,7 +79,8 @@ class Extractors:
         first, colon, _ = name.partition(":")
         if colon and first in FORMATS:
             return self._network(name).named(name)
-        return registry.find(name, self.registered)
+        spec = registry.find(name, self._local)
+        return self._remote.get(spec.name, spec)
 
     def lookup(self, name: str) -> ExtractorSpec | None:
         """Look an extractor up that may be one of another version of Offshelf, or of another store; None if it is."""
@@ -74,6 +92,15 @@ class Extractors:
     def own(self) -> list[ExtractorSpec]:
         """List the networks of users' own, newest first. Raises what the store raises."""
         return [network.spec for network in list_networks(self._store)]
+
+    def _served(self, name: str) -> ExtractorSpec:
+        refused = "OFFSHELF_REMOTE_ENGINES cannot be used"
+        if name.partition(":")[0] in FORMATS:
+            raise InvalidInput(f"{refused}: {name} is a network of a user's own, and those run on no remote engine.")
+        try:
+            return served(registry.find(name, self._local))
+        except InvalidInput as error:
+            raise InvalidInput(f"{refused}: {error.message}") from error
 
     def _network(self, name: str) -> OwnNetwork:
         parts = split_name(name)

@@ -2,8 +2,9 @@
 
 Three things happen to an image, each where it belongs. It is *read* in this process, which has the credentials and sees
 whether its bytes are the ones wanted. It is *decoded* (and, by a descriptor, described) in a worker process, which may
-crash or hang. A network then *infers* on it in this process, on the engine's own threads. As many threads as twice the
-cores take images through all three, so that reading hides behind the rest; an image in flight is all that each holds.
+crash or hang. A network then *infers* on it in this process, on the engine's own threads, or on a remote engine. More
+threads than cores take images through all three, so that reading hides behind the rest; an image in flight is all that
+each holds.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from offshelf.errors import Cancelled, Internal
 from offshelf.extraction import decoding
 from offshelf.extraction.conversion import network_of
 from offshelf.extraction.engine import Engine
-from offshelf.extraction.spec import Network, fingerprint
+from offshelf.extraction.spec import REMOTE_ENGINE, Network, fingerprint
 from offshelf.features import SegmentRow
 from offshelf.images import ImageStatus
 from offshelf.workers import KEEPING_MEMORY, ONE_THREAD, WITHOUT_SECRETS, WorkerCrashed, WorkerPool, WorkerTimeout
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from offshelf.extraction.engine import InferenceEngine
     from offshelf.extraction.spec import ExtractorSpec
     from offshelf.store.objects import ObjectStore
 
@@ -41,6 +43,10 @@ R = TypeVar("R")
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
+
+_THREADS_A_CORE = 2
+_THREADS_A_CORE_REMOTE = 8
+"""A thread whose image is with a remote engine has nothing to do, and one that makes batches wants many images."""
 
 _SECOND_TRIAL = 2
 """So many times the limit of the first trial an image may take in its second one."""
@@ -80,6 +86,8 @@ class Extraction:
         Images with more pixels are put aside.
     decode_seconds
         Time for decoding one image; one that takes longer has a second trial with twice the time, then it is put aside.
+    connect
+        Makes the engine of an extractor whose network runs elsewhere.
     new_decoders
         Makes a pool of so many decoders; by default of `offshelf.extraction.decoding`.
     """
@@ -94,6 +102,7 @@ class Extraction:
         max_pixels: int,
         decode_seconds: float,
         fetch: str = "auto",
+        connect: Callable[[ExtractorSpec], InferenceEngine] | None = None,
         new_decoders: Callable[[int], WorkerPool] | None = None,
     ) -> None:
         self.spec = spec
@@ -109,7 +118,9 @@ class Extraction:
         self._decoders = self._new_decoders(cores)
         # Each is a process more, perhaps on a machine that has too little memory already.
         self._second_trials = threading.BoundedSemaphore(cores)
-        self._engine: Engine | None = None
+        self._connect = connect
+        self._is_remote = isinstance(spec.method, Network) and spec.method.engine == REMOTE_ENGINE
+        self._engine: InferenceEngine | None = None
 
     def start(self) -> None:
         """Load the network (converting it the first time), start the decoders, and take one image through everything.
@@ -118,6 +129,8 @@ class Extraction:
         ------
         NotFound, InvalidInput, DataLoss
             If its weights are needed and cannot be had.
+        EngineUnavailable, EngineMismatch
+            If its engine is remote, and away or another one than it should be.
         OffshelfError
             What the store raises.
         """
@@ -130,6 +143,8 @@ class Extraction:
     def close(self) -> None:
         """End all worker processes; calls under way raise `Cancelled`."""
         self._decoders.close()
+        if self._engine:
+            self._engine.close()
 
     @property
     def seconds_in_inference(self) -> float:
@@ -195,18 +210,25 @@ class Extraction:
         with ThreadPoolExecutor(1, thread_name_prefix="start") as beside:
             starting = beside.submit(self._decoders.start)
             if isinstance(self.spec.method, Network):
-                network = network_of(self.spec, store=self._store, weights=self._weights, fetch=self._fetch)
-                self._engine = Engine(network, cores=self._cores, precision=self.spec.method.precision)
+                self._engine = self._new_engine(self.spec.method)
             starting.result()
         (row,) = self.extract_bytes([_generated_image()])
         if row.vector is None:
             raise Internal(f"{self.spec.name} does not work on this machine: {row.reason}.")
         self.dimension = row.vector.size
 
+    def _new_engine(self, network: Network) -> InferenceEngine:
+        if self._is_remote:
+            if self._connect is None:
+                raise TypeError(f"nothing connects to the engine of {self.spec.name}")
+            return self._connect(self.spec)
+        converted = network_of(self.spec, store=self._store, weights=self._weights, fetch=self._fetch)
+        return Engine(converted, cores=self._cores, precision=network.precision)
+
     def _in_threads(
         self, take: Callable[[T], R], images: Sequence[T], on_done: Callable[[], None], stop: threading.Event
     ) -> list[R]:
-        """Apply a function to all, on twice as many threads as cores; the first error ends it."""
+        """Apply a function to all, on more threads than cores; the first error ends it."""
         failed = threading.Event()
 
         def unless_ended(image: T) -> R:
@@ -214,7 +236,8 @@ class Extraction:
                 raise Cancelled("Extraction was stopped.")
             return take(image)
 
-        threads = max(1, min(2 * self._cores, len(images)))
+        a_core = _THREADS_A_CORE_REMOTE if self._is_remote else _THREADS_A_CORE
+        threads = max(1, min(a_core * self._cores, len(images)))
         with ThreadPoolExecutor(threads, thread_name_prefix="extract") as pool:
             futures = [pool.submit(unless_ended, image) for image in images]
             try:
@@ -241,7 +264,7 @@ class Extraction:
         status = ImageStatus(answer["status"])
         if status is not ImageStatus.OK:
             return _put_aside(image, status, str(answer["reason"]))
-        vector = self._vector(content)
+        vector = self._vector(content, stop)
         if not np.isfinite(vector).all():
             return _put_aside(image, ImageStatus.UNREADABLE, "its features are not finite numbers")
         return SegmentRow(image, ImageStatus.OK, "", vector)
@@ -264,14 +287,14 @@ class Extraction:
         finally:
             self._second_trials.release()
 
-    def _vector(self, content: bytes) -> NDArray[np.float32]:
+    def _vector(self, content: bytes, stop: threading.Event) -> NDArray[np.float32]:
         import numpy as np
 
         if self._engine is None or not isinstance(self.spec.method, Network):
             vector = np.frombuffer(content, dtype=np.float32)
         else:
             shape = (*self.spec.method.size, 3)
-            vector = self._engine.infer(np.frombuffer(content, dtype=np.uint8).reshape(shape))
+            vector = self._engine.infer(np.frombuffer(content, dtype=np.uint8).reshape(shape), stop=stop)
         if self.dimension and vector.shape != (self.dimension,):
             raise Internal(f"{self.spec.name} made {vector.size} numbers instead of {self.dimension}.")
         return vector

@@ -5,10 +5,12 @@ The digest of that is the extractor's fingerprint. Which extractors there are st
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from offshelf.digests import digest_of
+from offshelf.errors import InvalidInput
 from offshelf.images import DECODER_VERSION
 
 if TYPE_CHECKING:
@@ -25,7 +27,15 @@ network itself reorders the channels, subtracts the mean and divides by the scal
 CONVERTER_VERSION: Final = 2
 """Version of `offshelf.extraction.conversion`; part of the key of a converted network, not of the fingerprint."""
 
-ENGINE_FAMILY: Final = "openvino-cpu"
+EngineFamily: TypeAlias = Literal["openvino-cpu", "tensorflow-serving"]
+"""What runs a network: `offshelf.extraction.engine` in this process, or a TensorFlow Serving elsewhere."""
+
+ENGINE_FAMILY: Final[EngineFamily] = "openvino-cpu"
+
+REMOTE_ENGINE: Final[EngineFamily] = "tensorflow-serving"
+
+_REMOTE_SECONDS: Final = 0.01
+"""CPU seconds here for one photo whose network runs elsewhere: decoding it, and sending its pixels."""
 
 Colour: TypeAlias = Literal["RGB", "BGR"]
 
@@ -99,6 +109,8 @@ class Network:
     precision: Precision = "f32"
     classes_weights: Weights | None = None
     """What "classes" takes instead of `weights`, if those lack the last layers."""
+    engine: EngineFamily = ENGINE_FAMILY
+    """What runs it in this installation."""
 
     @property
     def taken_weights(self) -> Weights:
@@ -122,8 +134,9 @@ class Network:
             "preprocessing": preprocessing,
             "decoder": DECODER_VERSION,
             "output": self.output,
-            "precision": self.precision,
-            "engine": ENGINE_FAMILY,
+            # Of a remote engine its own affair: it may have other arithmetic, and does not say which.
+            "precision": "served" if self.engine == REMOTE_ENGINE else self.precision,
+            "engine": self.engine,
         }
 
 
@@ -166,3 +179,39 @@ def fingerprint(spec: ExtractorSpec) -> str:
     # Where only the network can tell, the network is what tells.
     dimension: dict[str, JSONValue] = {"dimension": spec.dimension} if spec.dimension else {}
     return digest_of({**spec.method.identity(), **dimension})
+
+
+def served(spec: ExtractorSpec) -> ExtractorSpec:
+    """Return the same extractor with its network on a remote engine.
+
+    Raises
+    ------
+    InvalidInput
+        If there is nothing that a remote engine could serve of it.
+    """
+    network = spec.method
+    if not isinstance(network, Network):
+        raise InvalidInput(f"{spec.name} has no network, so that no remote engine can run it.")
+    if any(file.stored_as for file in network.weights.files):
+        raise InvalidInput(f"{spec.name} is a network of a user's own, and those run on no remote engine.")
+    if network.precision != "f32":
+        raise InvalidInput(
+            f"{spec.name} cannot run on a remote engine, which has a precision of its own: leave {network.precision} "
+            "out of the name."
+        )
+    return replace(
+        spec,
+        cost_seconds=min(spec.cost_seconds, _REMOTE_SECONDS),
+        method=replace(network, engine=REMOTE_ENGINE),
+    )
+
+
+def fingerprints(spec: ExtractorSpec) -> frozenset[str]:
+    """Return the digests that the extractor's vectors may be kept under: one for each engine that may run it."""
+    if not isinstance(spec.method, Network):
+        return frozenset({fingerprint(spec)})
+    here = replace(spec, method=replace(spec.method, engine=ENGINE_FAMILY))
+    found = {fingerprint(here)}
+    with suppress(InvalidInput):
+        found.add(fingerprint(served(here)))
+    return frozenset(found)

@@ -99,18 +99,21 @@ def open_sync_channel(
 ) -> grpc.Channel:
     """Open a channel for blocking code; in all else as `open_channel`."""
     plan = _prepare(address, token, ca=ca, tls=tls, server_name=server_name, plaintext=plaintext)
+    return grpc.intercept_channel(_sync_channel(plan), SyncInterceptor(plan.policy))
 
-    def secured(credentials: grpc.ChannelCredentials) -> grpc.Channel:
-        return grpc.secure_channel(plan.target, credentials, options=plan.options)
 
-    if plan.follows is not None:
-        source, credentials_of = plan.follows
-        channel: grpc.Channel = RotatingChannel(source, lambda value: secured(credentials_of(value)))
-    elif plan.policy.security is Security.NONE:
-        channel = grpc.insecure_channel(plan.target, options=plan.options)
-    else:
-        channel = secured(grpc.ssl_channel_credentials())
-    return grpc.intercept_channel(channel, SyncInterceptor(plan.policy))
+def open_foreign_channel(address: str, *, ca: Path | None = None, plaintext: bool = False) -> grpc.Channel:
+    """Open a channel for blocking code to a server that is not ours; parameters as for `open_channel`.
+
+    It is told no token and no request id. Nothing gives its calls a deadline or repeats them, and their errors are
+    gRPC's: whoever calls knows what they mean there.
+
+    Raises
+    ------
+    InvalidInput
+        The address or the file cannot be used.
+    """
+    return _sync_channel(_prepare(address, None, ca=ca, tls=None, server_name="", plaintext=plaintext))
 
 
 def is_loopback(host: str) -> bool:
@@ -121,6 +124,18 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def _sync_channel(plan: _Plan) -> grpc.Channel:
+    def secured(credentials: grpc.ChannelCredentials) -> grpc.Channel:
+        return grpc.secure_channel(plan.target, credentials, options=plan.options)
+
+    if plan.follows is not None:
+        source, credentials_of = plan.follows
+        return RotatingChannel(source, lambda value: secured(credentials_of(value)))
+    if plan.policy.security is Security.NONE:
+        return grpc.insecure_channel(plan.target, options=plan.options)
+    return secured(grpc.ssl_channel_credentials())
 
 
 @dataclass(frozen=True)

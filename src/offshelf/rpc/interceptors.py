@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
 
-from offshelf.errors import Internal, OffshelfError, StoreUnavailable, Unavailable
+from offshelf.errors import EngineUnavailable, Internal, OffshelfError, StoreUnavailable, Unavailable
 from offshelf.logs import request_id
 from offshelf.rpc.status import ERROR_METADATA, REQUEST_ID_METADATA, public_name, status_of, wire_detail
 from offshelf.rpc.throttle import TooManyFailures
@@ -190,7 +190,7 @@ async def _abort(call: Call, error: OffshelfError) -> None:
         (ERROR_METADATA, public_name(error)),
         (REQUEST_ID_METADATA, request_id.get()),
     )
-    if isinstance(error, StoreUnavailable):
-        # The store was waited for here already: gRPC's own attempts would only keep the reason from the caller.
+    if isinstance(error, StoreUnavailable | EngineUnavailable):
+        # It was waited for here already: gRPC's own attempts would only keep the reason from the caller.
         trailing = (*trailing, ("grpc-retry-pushback-ms", "-1"))
     await call.context.abort(status_of(error), wire_detail(error.message), trailing)

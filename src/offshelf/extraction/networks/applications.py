@@ -2,7 +2,7 @@
 
 Pooling is that package's own, too: ConvNeXt normalizes what was pooled, and does not pool what was normalized.
 
-Images are channels first where that can be. The engine wants them so inside; from a graph that is channels last it does
+Images are channels first where that can be. OpenVINO wants them so inside; from a graph that is channels last it does
 not remove all of the reordering, which took from a sixth of the time (VGG16) to more than half (MobileNets). ConvNeXt
 stays channels last: it spends its time on matrices.
 """
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 from offshelf.extraction.networks.h5 import filled
 
 if TYPE_CHECKING:
-    from offshelf.extraction.networks.blueprint import Blueprint
+    from offshelf.extraction.networks.blueprint import Blueprint, DataFormat
 
 
-def _build(name: str, blueprint: Blueprint, data: bytes, *, data_format: str = "channels_first") -> Any:
+def _build(name: str, blueprint: Blueprint, data: bytes, *, data_format: DataFormat = "channels_first") -> Any:
     """Make the network of that name from its weights; see `offshelf.extraction.networks.blueprint`.
 
     Raises
@@ -26,26 +26,27 @@ def _build(name: str, blueprint: Blueprint, data: bytes, *, data_format: str = "
     DataLoss
         If the file does not hold the weights of that network.
     """
-    return filled(_defined(name, blueprint, data_format), blueprint, data)
+    return filled(_defined(name, blueprint, blueprint.data_format(data_format)), blueprint, data)
 
 
-def _defined(name: str, blueprint: Blueprint, data_format: str) -> Any:
+def _defined(name: str, blueprint: Blueprint, data_format: DataFormat) -> Any:
     import keras
 
     # The definitions ask for it; this process makes no other network.
     keras.config.set_image_data_format(data_format)
-    shape = (3, *blueprint.size) if data_format == "channels_first" else (*blueprint.size, 3)
     output = blueprint.output
     return getattr(keras.applications, name)(
         weights=None,
         include_top=output == "classes",
-        input_tensor=keras.Input(shape, batch_size=1),
+        input_tensor=blueprint.image(data_format),
         pooling=output if output in {"avg", "max"} else None,
     )
 
 
 def densenet(blueprint: Blueprint, data: bytes) -> Any:
     """Make DenseNet-121, whose definition refuses channels first though all of its layers can do it."""
+    if blueprint.served:
+        return _build("DenseNet121", blueprint, data)
     import keras
 
     def turned(layer: Any) -> Any:
@@ -55,7 +56,7 @@ def densenet(blueprint: Blueprint, data: bytes) -> Any:
 
     model = keras.models.clone_model(
         _defined("DenseNet121", blueprint, "channels_last"),
-        input_tensors=[keras.Input((3, *blueprint.size), batch_size=1)],
+        input_tensors=[blueprint.image("channels_first")],
         clone_function=turned,
     )
     return filled(model, blueprint, data)

@@ -5,7 +5,7 @@ Keras' habits, all of them Caffe's: zero padding on both sides of a strided conv
 rounded up, and local response normalization across channels. Its two auxiliary classifiers and its dropout exist in
 training alone.
 
-Images are channels first: on the engine's CPU plugin that took a fifth less time than channels last.
+Images are channels first: on OpenVINO's CPU plugin that took a fifth less time than channels last.
 """
 
 from __future__ import annotations
@@ -23,10 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from offshelf.extraction.networks.blueprint import Blueprint
-
-_CHANNELS = 1
-_FORMAT = "channels_first"
+    from offshelf.extraction.networks.blueprint import Blueprint, DataFormat
 
 _LRN_SIZE = 5
 _LRN_ALPHA = 1e-4
@@ -48,7 +45,7 @@ def build(blueprint: Blueprint, data: bytes) -> Any:
         If the arrays are not those of a GoogLeNet.
     """
     arrays = _arrays(blueprint, data)
-    network = _Layers(arrays)
+    network = _Layers(arrays, blueprint.data_format())
     try:
         model = _assemble(network, blueprint)
     except (KeyError, ValueError) as error:
@@ -56,7 +53,7 @@ def build(blueprint: Blueprint, data: bytes) -> Any:
     unused = {name.rpartition(".")[0] for name in arrays} - network.used - {"loss3/classifier"}
     if unused:
         raise DataLoss(f"The weights are not those of a GoogLeNet: {', '.join(sorted(unused))} has no place in one.")
-    return exported(model)
+    return exported(model, blueprint)
 
 
 def _arrays(blueprint: Blueprint, data: bytes) -> dict[str, NDArray[np.float32]]:
@@ -70,18 +67,18 @@ def _arrays(blueprint: Blueprint, data: bytes) -> dict[str, NDArray[np.float32]]
 def _assemble(network: _Layers, blueprint: Blueprint) -> Any:
     import keras
 
-    image = keras.Input((3, *blueprint.size), batch_size=1)
+    image = blueprint.image(network.data_format)
     x = network.convolution(image, "conv1/7x7_s2", stride=2, padding=3)
-    x = _normalized(_halved(x))
+    x = network.normalized(network.pooled(x, stride=2))
     x = network.convolution(x, "conv2/3x3_reduce")
     x = network.convolution(x, "conv2/3x3", padding=1)
-    x = _halved(_normalized(x))
+    x = network.pooled(network.normalized(x), stride=2)
     for block in ("3a", "3b"):
         x = _inception(network, x, f"inception_{block}")
-    x = _halved(x)
+    x = network.pooled(x, stride=2)
     for block in ("4a", "4b", "4c", "4d", "4e"):
         x = _inception(network, x, f"inception_{block}")
-    x = _halved(x)
+    x = network.pooled(x, stride=2)
     for block in ("5a", "5b"):
         x = _inception(network, x, f"inception_{block}")
     return keras.Model(image, _head(network, x, blueprint.output))
@@ -91,59 +88,64 @@ def _head(network: _Layers, x: Any, output: str) -> Any:
     import keras
 
     if output == "flatten":
-        return keras.layers.Flatten(data_format=_FORMAT)(x)
+        return keras.layers.Flatten(data_format=network.data_format)(x)
     if output == "max":
-        return keras.layers.GlobalMaxPooling2D(data_format=_FORMAT)(x)
+        return keras.layers.GlobalMaxPooling2D(data_format=network.data_format)(x)
     # The publication's 7 x 7 average pooling, at the network's own input size.
-    x = keras.layers.GlobalAveragePooling2D(data_format=_FORMAT)(x)
+    x = keras.layers.GlobalAveragePooling2D(data_format=network.data_format)(x)
     return network.classifier(x, "loss3/classifier") if output == "classes" else x
 
 
 def _inception(network: _Layers, x: Any, name: str) -> Any:
     import keras
 
-    pooled = keras.layers.MaxPooling2D(3, 1, padding="same", data_format=_FORMAT)(x)
-    return keras.layers.Concatenate(axis=_CHANNELS)(
+    return keras.layers.Concatenate(axis=network.channels)(
         [
             network.convolution(x, f"{name}/1x1"),
             network.convolution(network.convolution(x, f"{name}/3x3_reduce"), f"{name}/3x3", padding=1),
             network.convolution(network.convolution(x, f"{name}/5x5_reduce"), f"{name}/5x5", padding=2),
-            network.convolution(pooled, f"{name}/pool_proj"),
+            network.convolution(network.pooled(x, stride=1), f"{name}/pool_proj"),
         ]
     )
-
-
-def _halved(x: Any) -> Any:
-    """Pool by 3 with stride 2, the output size rounded up: with an even input, as here, that is Keras' "same"."""
-    import keras
-
-    return keras.layers.MaxPooling2D(3, 2, padding="same", data_format=_FORMAT)(x)
-
-
-def _normalized(x: Any) -> Any:
-    """Local response normalization across channels, ``x / (1 + alpha / n * sum of squares over n) ** 0.75``.
-
-    As sums of shifted slices: Keras has no such layer, and these run at nearly the speed of the engine's own.
-    """
-    from keras import ops
-
-    reach = _LRN_SIZE // 2
-    count = x.shape[_CHANNELS]
-    squares = ops.pad(ops.square(x), [[0, 0], [reach, reach], [0, 0], [0, 0]])
-    total = squares[:, :count]
-    for shift in range(1, _LRN_SIZE):
-        total = ops.add(total, squares[:, shift : shift + count])
-    scale = ops.add(ops.multiply(total, _LRN_ALPHA / _LRN_SIZE), 1.0)
-    root = ops.sqrt(scale)
-    return ops.divide(x, ops.multiply(root, ops.sqrt(root)))
 
 
 class _Layers:
     """Makes layers that have their weights already, and remembers whose it took."""
 
-    def __init__(self, arrays: Mapping[str, NDArray[np.float32]]) -> None:
+    def __init__(self, arrays: Mapping[str, NDArray[np.float32]], data_format: DataFormat) -> None:
         self._arrays = arrays
+        self.data_format = data_format
+        self.channels = 1 if data_format == "channels_first" else 3
+        """The dimension of the channels."""
         self.used: set[str] = set()
+
+    def pooled(self, x: Any, *, stride: int) -> Any:
+        """Pool by 3, the output size rounded up: with an even input, as here, that is Keras' "same"."""
+        import keras
+
+        return keras.layers.MaxPooling2D(3, stride, padding="same", data_format=self.data_format)(x)
+
+    def normalized(self, x: Any) -> Any:
+        """Local response normalization across channels, ``x / (1 + alpha / n * sum of squares over n) ** 0.75``.
+
+        As sums of shifted slices: Keras has no such layer, and these run at nearly the speed of OpenVINO's own.
+        """
+        from keras import ops
+
+        reach = _LRN_SIZE // 2
+        count = x.shape[self.channels]
+        beside = [[reach, reach] if dimension == self.channels else [0, 0] for dimension in range(4)]
+        squares = ops.pad(ops.square(x), beside)
+
+        def shifted(by: int) -> Any:
+            return squares[(slice(None),) * self.channels + (slice(by, by + count),)]
+
+        total = shifted(0)
+        for shift in range(1, _LRN_SIZE):
+            total = ops.add(total, shifted(shift))
+        scale = ops.add(ops.multiply(total, _LRN_ALPHA / _LRN_SIZE), 1.0)
+        root = ops.sqrt(scale)
+        return ops.divide(x, ops.multiply(root, ops.sqrt(root)))
 
     def convolution(self, x: Any, name: str, *, stride: int = 1, padding: int = 0) -> Any:
         """Convolve and rectify, padded by zeros on all sides."""
@@ -151,9 +153,9 @@ class _Layers:
 
         weight, bias = self._take(name)
         if padding:
-            x = keras.layers.ZeroPadding2D(padding, data_format=_FORMAT)(x)
+            x = keras.layers.ZeroPadding2D(padding, data_format=self.data_format)(x)
         layer = keras.layers.Conv2D(
-            weight.shape[0], weight.shape[2:], strides=stride, activation="relu", data_format=_FORMAT
+            weight.shape[0], weight.shape[2:], strides=stride, activation="relu", data_format=self.data_format
         )
         y = layer(x)
         layer.set_weights([weight.transpose(2, 3, 1, 0), bias])

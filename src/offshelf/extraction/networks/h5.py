@@ -23,7 +23,7 @@ def filled(model: Any, blueprint: Blueprint, data: bytes) -> Any:
     Parameters
     ----------
     model
-        A Keras model for one image, on Keras' OpenVINO backend.
+        A Keras model whose input is `Blueprint.image`.
     blueprint
         What is built; with "flatten", feature maps become one vector, by row, column and channel.
     data
@@ -40,7 +40,7 @@ def filled(model: Any, blueprint: Blueprint, data: bytes) -> Any:
     if blueprint.output == "flatten":
         data_format = "channels_first" if model.input_shape[1] == len("RGB") else "channels_last"
         model = keras.Model(model.inputs, keras.layers.Flatten(data_format=data_format)(model.output))
-    return exported(model)
+    return exported(model, blueprint)
 
 
 def _load(model: Any, blueprint: Blueprint, data: bytes) -> None:

@@ -28,9 +28,10 @@ def build(blueprint: Blueprint, data: bytes) -> Any:
     """
     import keras
 
-    # Channels first, which takes the engine less time; see `offshelf.extraction.networks.applications`.
-    keras.config.set_image_data_format("channels_first")
-    image = keras.Input((3, *blueprint.size), batch_size=1)
+    # Channels first, which takes OpenVINO less time; see `offshelf.extraction.networks.applications`.
+    data_format = blueprint.data_format()
+    keras.config.set_image_data_format(data_format)
+    image = blueprint.image(data_format)
     x = keras.layers.Conv2D(64, 3, strides=2, activation="relu")(image)
     for stage in _STAGES:
         x = keras.layers.MaxPooling2D(3, 2)(x)
@@ -49,4 +50,5 @@ def _fire(x: Any, squeeze: int, expand: int) -> Any:
     x = keras.layers.Conv2D(squeeze, 1, activation="relu")(x)
     left = keras.layers.Conv2D(expand, 1, activation="relu")(x)
     right = keras.layers.Conv2D(expand, 3, padding="same", activation="relu")(x)
-    return keras.layers.Concatenate(axis=1)([left, right])
+    channels = 1 if keras.config.image_data_format() == "channels_first" else -1
+    return keras.layers.Concatenate(axis=channels)([left, right])

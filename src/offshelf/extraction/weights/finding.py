@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offshelf.errors import DataLoss, InvalidInput, NotFound, StoreDenied
-from offshelf.extraction.spec import CONVERTER_VERSION, Network, fingerprint
+from offshelf.extraction.spec import CONVERTER_VERSION, REMOTE_ENGINE, Network, fingerprint
 from offshelf.extraction.weights.mirror import open_mirror
 from offshelf.store import keys
 from offshelf.store.addresses import is_s3
@@ -41,15 +41,15 @@ def availability(spec: ExtractorSpec, weights: str, fetch: str = "auto", *, stor
     Returns
     -------
     str
-        Empty if it can be used; else why not and what to do, in one line. A folder's file is read and checked, a
-        bucket's only looked up.
+        Empty if it can be used, as one on a remote engine always can, which needs no weights here; else why not and
+        what to do, in one line. A folder's file is read and checked, a bucket's only looked up.
 
     Raises
     ------
     StoreUnavailable
         If the store, or the bucket with the weights, cannot be reached at the moment.
     """
-    if not isinstance(spec.method, Network):
+    if not isinstance(spec.method, Network) or spec.method.engine == REMOTE_ENGINE:
         return ""
     if store is not None and store.stat(keys.network(fingerprint(spec), CONVERTER_VERSION, "network.json")):
         return ""

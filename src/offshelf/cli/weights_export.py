@@ -1,0 +1,60 @@
+"""`offshelf weights export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(
+    epilog="""\b
+Example:
+  offshelf weights export resnet50 --saved-model models/
+  docker run -p 8500:8500 -v "$PWD/models/resnet50:/models/resnet50" -e MODEL_NAME=resnet50 tensorflow/serving
+  OFFSHELF_REMOTE_ENGINES=resnet50=127.0.0.1:8500 offshelf run photos/ -e resnet50
+"""
+)
+@click.argument("extractor")
+@click.option(
+    "--saved-model",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Folder of models, which gets EXTRACTOR/VERSION.",
+)
+@click.option(
+    "--version", type=click.IntRange(1), default=1, show_default=True, help="Servers take the largest there is."
+)
+@click.option(
+    "--weights",
+    envvar="OFFSHELF_WEIGHTS",
+    default="",
+    help="Folder or bucket with the weights.  [default: OFFSHELF_WEIGHTS]",
+)
+@click.option("--fetch", envvar="OFFSHELF_FETCH", type=click.Choice(("auto", "never")), default="auto", hidden=True)
+def export(*, extractor: str, folder: Path, version: int, weights: str, fetch: str) -> None:
+    """Write the network of an EXTRACTOR for TensorFlow Serving or OpenVINO Model Server.
+
+    What is written is a SavedModel that takes pixels and gives features, and that can say of which extractor. Networks
+    of your own, in ONNX or TensorFlow Lite, cannot be exported.
+    """
+    from offshelf.errors import InvalidInput, NotFound
+    from offshelf.extraction.own.description import FORMATS
+    from offshelf.extraction.registry import find
+
+    if extractor.partition(":")[0] in FORMATS:
+        raise InvalidInput(
+            f"{extractor} is a network of your own, and only those that Offshelf itself defines can be exported."
+        )
+    spec = find(extractor)
+    try:
+        from offshelf.extraction.saved_model import export_saved_model
+    except ModuleNotFoundError as error:
+        raise NotFound(
+            f"Exporting a network needs the package {error.name}: pip install 'offshelf[tfserving]'."
+        ) from None
+
+    written = export_saved_model(spec, folder, version=version, weights=weights, fetch=fetch)
+    click.echo(f"{spec.name} is in {written}. Once a server has it, at HOST, set for all services:")
+    click.echo(f"  OFFSHELF_REMOTE_ENGINES={spec.name}=HOST:8500")
