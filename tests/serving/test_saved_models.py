@@ -75,7 +75,7 @@ def test_googlenet_with_its_real_weights(tmp_path: Path) -> None:
         pytest.skip("OFFSHELF_TEST_MATERIAL is not set: there are no real weights here")
     weights = str(Path(material) / "weights")
     spec = find("googlenet")
-    export_saved_model(spec, tmp_path, weights=weights)
+    export_saved_model("googlenet", tmp_path, weights=weights)
     ours = Engine(convert(spec, *read_weights(spec, weights)), cores=1).infer(pixels("googlenet"))
     with model_server(tmp_path) as (_, address):
         remote = engine(address, "googlenet")
@@ -159,16 +159,21 @@ def test_callers_do_not_get_each_others_vectors(address: str) -> None:
 def test_a_version_is_never_written_over(models: Path) -> None:
     """A folder that a server may be reading stays as it is."""
     with pytest.raises(Conflict, match="give another --version"):
-        export_saved_model(find("squeezenet"), models)
+        export_saved_model("squeezenet", models)
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("hog", "has no network"), ("squeezenet:bf16", "leave bf16 out of the name")]
+    ("name", "said"),
+    [
+        ("hog", "has no network"),
+        ("squeezenet:bf16", "leave bf16 out of the name"),
+        ("onnx:net@0123456789ab", "only those that Offshelf itself defines"),
+    ],
 )
 def test_what_cannot_be_served_is_not_exported(tmp_path: Path, name: str, said: str) -> None:
     """A descriptor has nothing to export, and a server has its own precision: both are said at once."""
     with pytest.raises(InvalidInput, match=said):
-        export_saved_model(find(name), tmp_path)
+        export_saved_model(name, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

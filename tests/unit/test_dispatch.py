@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from offshelf.errors import DataLoss, StoreUnavailable, Unavailable
+from offshelf.errors import DataLoss, EngineMismatch, EngineUnavailable, StoreUnavailable, Unavailable
 from offshelf.services.orchestrator.dispatch import patience, trial
 from offshelf.services.orchestrator.dispatch.budget import CoreBudget
 from offshelf.services.orchestrator.dispatch.dispatcher import Dispatcher
@@ -205,6 +205,48 @@ async def test_a_store_that_stays_away_ends_the_run(monkeypatch: pytest.MonkeyPa
         with pytest.raises(StoreUnavailable, match="no answer"):
             await dispatcher(peers, fleet).extract(extraction("a"), lambda _: None, told.append)
     assert len(peers.sent) == 1
+
+
+async def test_a_remote_engine_that_is_away_is_waited_for_and_blamed_on_nobody() -> None:
+    """While an engine is away no good image is put on record as a crash, and users see why they wait."""
+    away = EngineUnavailable("The remote engine at gpu:8500 (model hog) does not answer.")
+    peers, told = FrailPeers(deadly=set(), accidents=5, accident=away), list[str]()
+    fleet = SteadyFleet()
+    async with fleet.hold(Role("extractor", "hog")):
+        outcomes = await dispatcher(peers, fleet).extract(extraction("a", "b"), lambda _: None, told.append)
+    assert [outcome.key for outcome in outcomes] == ["a-b"]
+    assert peers.sent == [("a", "b")] * 6
+    assert told == [away.message] * 5 + [""]
+
+
+async def test_a_remote_engine_that_stays_away_costs_its_extractor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for ever: after some minutes the extractor is left out with the reason, and the run goes on."""
+    monkeypatch.setattr(patience, "AWAY_SECONDS", 0.0)
+    peers = FrailPeers(deadly=set(), accidents=9, accident=EngineUnavailable("gpu:8500 does not answer"))
+    fleet = SteadyFleet()
+    async with fleet.hold(Role("extractor", "hog")):
+        with pytest.raises(RoleUnavailable, match="gpu:8500 does not answer"):
+            await dispatcher(peers, fleet).extract(extraction("a", "b"), lambda _: None)
+
+
+async def test_a_remote_engine_with_another_network_is_not_tried_again() -> None:
+    """What an engine serves wrongly is said at once, and costs neither images nor replicas."""
+    peers = FrailPeers(deadly=set(), accidents=9, accident=EngineMismatch("another network"))
+    fleet = SteadyFleet()
+    async with fleet.hold(Role("extractor", "hog")):
+        with pytest.raises(EngineMismatch):
+            await dispatcher(peers, fleet).extract(extraction("a", "b"), lambda _: None)
+    assert len(peers.sent) == 1
+
+
+async def test_a_replica_that_could_not_start_without_its_engine_is_started_again() -> None:
+    """An extractor that ended because its engine was away comes back with it."""
+    fleet, role = SteadyFleet(), Role("extractor", "hog")
+    fleet.pool.refuse(role, EngineUnavailable("no answer"))
+    work = dispatcher(FrailPeers(deadly=set()), fleet)
+    outcomes = await work.extract(extraction("a"), lambda _: None)
+    assert [outcome.key for outcome in outcomes] == ["a"]
+    assert fleet.holds == 1
 
 
 async def test_a_replica_that_could_not_start_without_the_store_is_started_again() -> None:

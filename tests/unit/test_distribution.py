@@ -35,6 +35,17 @@ def project() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def pins(lock: str) -> dict[str, list[Requirement]]:
     """The pins of the lock by name; a name has several if they depend on the version of Python."""
+    return pins_of(lock)
+
+
+@pytest.fixture(scope="module")
+def serving_lock() -> str:
+    """Text of the lock of the extra tfserving, which has TensorFlow."""
+    return (ROOT / "requirements" / "tfserving.txt").read_text()
+
+
+def pins_of(lock: str) -> dict[str, list[Requirement]]:
+    """Read the pins of a lock."""
     found: dict[str, list[Requirement]] = {}
     for match in PINNED.finditer(lock):
         requirement = Requirement(match["requirement"])
@@ -57,26 +68,39 @@ def closure(name: str) -> set[str]:
     return seen
 
 
-def test_every_pin_has_hashes(lock: str, pins: dict[str, list[Requirement]]) -> None:
+@pytest.mark.parametrize("name", ["lock", "serving_lock"])
+def test_every_pin_has_hashes(name: str, request: pytest.FixtureRequest) -> None:
     """What is installed is bit for bit what was tested, or the installation stops."""
+    lock = request.getfixturevalue(name)
+    pins = pins_of(lock)
     statements = [line for line in lock.splitlines() if line and not line.startswith((" ", "#"))]
     assert statements
     assert len(statements) == sum(len(found) for found in pins.values())
     assert all(re.match(r"==[^*]+$", str(pin.specifier)) for found in pins.values() for pin in found)
 
 
-def test_lock_names_no_place(lock: str) -> None:
+@pytest.mark.parametrize("name", ["lock", "serving_lock"])
+def test_lock_names_no_place(name: str, request: pytest.FixtureRequest) -> None:
     """The lock works with whatever package index the reader has, and says nothing about the writer's machine."""
+    lock = request.getfixturevalue(name)
     for trace in ("://", "--index", "--extra-index", "--find-links", "--trusted-host", " @ "):
         assert trace not in lock
     assert re.search(r"(^|[\s'\"=])/", lock) is None
 
 
-def test_lock_covers_the_project(project: dict[str, Any], pins: dict[str, list[Requirement]]) -> None:
+def test_lock_covers_the_project(
+    project: dict[str, Any], pins: dict[str, list[Requirement]], serving_lock: str
+) -> None:
     """A dependency that was added or bounded in pyproject.toml is in the lock too, or this says which is not."""
-    extras = project["project"]["optional-dependencies"].values()
-    wanted = [*project["project"]["dependencies"], *(text for extra in extras for text in extra)]
-    wanted += project["dependency-groups"]["dev"]
+    extras = {**project["project"]["optional-dependencies"]}
+    serving = extras.pop("tfserving")
+    wanted = [*project["project"]["dependencies"], *(text for extra in extras.values() for text in extra)]
+    check_pinned([*wanted, *project["dependency-groups"]["dev"]], pins)
+    check_pinned([*serving, *project["dependency-groups"]["serving"]], pins_of(serving_lock))
+
+
+def check_pinned(wanted: list[str], pins: dict[str, list[Requirement]]) -> None:
+    """Fail for what is wanted and not pinned, or pinned in a version that is not wanted."""
     for text in wanted:
         requirement = Requirement(text)
         if requirement.name == "offshelf":
@@ -94,11 +118,21 @@ def test_no_deep_learning_framework(pins: dict[str, list[Requirement]]) -> None:
     assert not {"torch", "tensorflow", "tensorflow-cpu", "jax", "jaxlib", "onnxruntime"} & set(pins)
 
 
+def test_the_extra_with_tensorflow_is_otherwise_the_same(pins: dict[str, list[Requirement]], serving_lock: str) -> None:
+    """What is tested beside TensorFlow are the versions that are tested without it."""
+    serving = pins_of(serving_lock)
+    assert {"tensorflow", "tensorflow-serving-api", "keras", "openvino", "grpcio"} <= set(serving)
+    shared = set(serving) & set(pins)
+    assert {name: set(map(str, serving[name])) for name in shared} == {
+        name: set(map(str, pins[name])) for name in shared
+    }
+
+
 def test_embedded_is_everything(project: dict[str, Any]) -> None:
     """`offshelf[embedded]` brings all services, so that no run on one machine lacks a part, and nothing more."""
     extras = project["project"]["optional-dependencies"]
     (everything,) = (Requirement(text) for text in extras["embedded"])
-    assert everything.extras == set(extras) - {"embedded", "service", "certs", "kubernetes"}
+    assert everything.extras == set(extras) - {"embedded", "service", "certs", "kubernetes", "tfserving"}
 
 
 def test_sdk_alone_is_small() -> None:

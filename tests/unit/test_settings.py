@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from offshelf.errors import InvalidInput
+from offshelf.served_models import ServedModel
 from offshelf.settings import Settings, available_cores, default_store
 
 
@@ -43,6 +44,10 @@ def test_every_field_is_read_from_its_variable() -> None:
         "OFFSHELF_DECODE_SECONDS": "7",
         "OFFSHELF_UNIT_SECONDS": "20",
         "OFFSHELF_EXTRACTOR": "hog",
+        "OFFSHELF_REMOTE_ENGINES": "vgg16=gpu:8500/vgg/3",
+        "OFFSHELF_ENGINE_CA": "/etc/offshelf/engine.crt",
+        "OFFSHELF_ENGINE_PLAINTEXT": "1",
+        "OFFSHELF_ENGINE_SECONDS": "3",
         "OFFSHELF_EMBEDDED": "up",
         "OFFSHELF_TLS": "/etc/offshelf/tls",
         "OFFSHELF_PLAINTEXT": "1",
@@ -78,6 +83,10 @@ def test_every_field_is_read_from_its_variable() -> None:
         decode_seconds=7.0,
         unit_seconds=20.0,
         extractor="hog",
+        remote_engines=(ServedModel("vgg16", "gpu:8500", "vgg", 3),),
+        engine_ca=Path("/etc/offshelf/engine.crt"),
+        engine_plaintext=True,
+        engine_seconds=3.0,
         embedded="up",
         tls=Path("/etc/offshelf/tls"),
         plaintext=True,

@@ -39,22 +39,13 @@ def export(*, extractor: str, folder: Path, version: int, weights: str, fetch: s
     What is written is a SavedModel that takes pixels and gives features, and that can say of which extractor. Networks
     of your own, in ONNX or TensorFlow Lite, cannot be exported.
     """
-    from offshelf.errors import InvalidInput, NotFound
-    from offshelf.extraction.own.description import FORMATS
-    from offshelf.extraction.registry import find
+    from offshelf.errors import NotFound
 
-    if extractor.partition(":")[0] in FORMATS:
-        raise InvalidInput(
-            f"{extractor} is a network of your own, and only those that Offshelf itself defines can be exported."
-        )
-    spec = find(extractor)
     try:
         from offshelf.extraction.saved_model import export_saved_model
     except ModuleNotFoundError as error:
-        raise NotFound(
-            f"Exporting a network needs the package {error.name}: pip install 'offshelf[tfserving]'."
-        ) from None
+        raise NotFound(f"Exporting needs the package {error.name}: pip install 'offshelf[tfserving]'.") from None
 
-    written = export_saved_model(spec, folder, version=version, weights=weights, fetch=fetch)
-    click.echo(f"{spec.name} is in {written}. Once a server has it, at HOST, set for all services:")
-    click.echo(f"  OFFSHELF_REMOTE_ENGINES={spec.name}=HOST:8500")
+    written = export_saved_model(extractor, folder, version=version, weights=weights, fetch=fetch)
+    click.echo(f"{extractor} is in {written}. Once a server has it, at HOST, set for all services:")
+    click.echo(f"  OFFSHELF_REMOTE_ENGINES={extractor}=HOST:8500")

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from offshelf.errors import Conflict, InvalidInput, NotFound
 from offshelf.extraction.networks.blueprint import Blueprint
+from offshelf.extraction.own.description import FORMATS
+from offshelf.extraction.registry import find
 from offshelf.extraction.spec import Network, fingerprint, served
 from offshelf.extraction.weights.finding import read_weights
 from offshelf.served_models import FEATURES, FINGERPRINT, IDENTITY_SIGNATURE, IMAGES, SIGNATURE, model_name
@@ -24,15 +26,13 @@ if TYPE_CHECKING:
     from offshelf.workers import Handler
 
 
-def export_saved_model(
-    spec: ExtractorSpec, folder: Path, *, version: int = 1, weights: str = "", fetch: str = "auto"
-) -> Path:
+def export_saved_model(name: str, folder: Path, *, version: int = 1, weights: str = "", fetch: str = "auto") -> Path:
     """Write an extractor's network as a SavedModel.
 
     Parameters
     ----------
-    spec
-        An extractor with a network that is defined in Keras.
+    name
+        Of an extractor with a network that is defined in Keras.
     folder
         Gets the folder ``NAME/VERSION``: the layout that TensorFlow Serving and OpenVINO Model Server look for.
     version
@@ -47,8 +47,8 @@ def export_saved_model(
 
     Raises
     ------
-    InvalidInput
-        If it has no network, or none that TensorFlow can run.
+    UnknownName, InvalidInput
+        If there is no such extractor, or it has no network, or none that TensorFlow can run.
     Conflict
         If this version is there.
     NotFound
@@ -56,13 +56,15 @@ def export_saved_model(
     DataLoss
         If the weights are not what they should be.
     """
-    here = served(spec)
+    if name.partition(":")[0] in FORMATS:
+        raise InvalidInput(f"{name} is a network of your own: only those that Offshelf itself defines can be exported.")
+    spec = served(find(name))
     if importlib.util.find_spec("tensorflow") is None:
         raise NotFound("Exporting a network needs TensorFlow: pip install 'offshelf[tfserving]'.")
     target = folder / model_name(spec.name) / str(version)
     if target.exists():
         raise Conflict(f"{target} is there already: give another --version, or remove it.")
-    return write_saved_model(here, target, *read_weights(here, weights, fetch))
+    return write_saved_model(spec, target, *read_weights(spec, weights, fetch))
 
 
 def write_saved_model(spec: ExtractorSpec, target: Path, file: WeightsFile, data: bytes) -> Path:
