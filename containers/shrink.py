@@ -46,10 +46,28 @@ UNUSED = {
 }
 """What goes, as patterns below site-packages, and what it is for."""
 
+UNUSED_OF_TENSORFLOW = {
+    "tensorflow/*.so*": "TensorFlow's runtime; what is used are messages of its protocol alone",
+    "tensorflow/include": "for compiling against TensorFlow",
+    "tensorflow/lite": "TensorFlow Lite",
+    "tensorflow/python": "TensorFlow's own Python",
+    "tensorflow/_api": "TensorFlow's own Python",
+    "tensorflow/compiler/[!x]*": "compilers",
+    "tensorflow/compiler/xla/[!t]*": "compilers",
+    "tensorflow/dtensor": "arrays on many machines",
+    "tensorflow/tools": "tools",
+    "tensorflow/tsl": "TensorFlow's runtime",
+    "tensorflow/xla_aot_runtime_src": "sources of compilers",
+    "clang": "for compiling against TensorFlow",
+    "tensorboard": "a web page about trainings",
+    "tensorboard_data_server": "a web page about trainings",
+}
+"""What goes besides where TensorFlow comes with the messages of TensorFlow Serving; `tests/serving` tries it."""
+
 
 def shrink(packages: Path) -> int:
-    """Remove `UNUSED` below a folder of packages and return the bytes that this saved."""
-    found = {path for pattern in UNUSED for path in packages.glob(pattern)}
+    """Remove what is unused below a folder of packages and return the bytes that this saved."""
+    found = {path for pattern in (*UNUSED, *UNUSED_OF_TENSORFLOW) for path in packages.glob(pattern)}
     saved = 0
     for path in found:
         # Gone already if it lay in a folder that was on the list too.

@@ -15,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from containers.recipes import BASE, IMAGES, TEST_IMAGES, Recipe
+from containers.recipes import BASE, IMAGES, SERVING_IMAGES, TEST_IMAGES, Recipe
 from containers.shrink import UNUSED, shrink
 
 ROOT = Path(__file__).parents[2]
@@ -88,7 +88,8 @@ def wanted(project: dict[str, Any], extra: str) -> set[str]:
 @pytest.mark.parametrize("path", sorted(REQUIREMENTS.glob("*.txt")), ids=lambda path: path.stem)
 def test_images_hold_what_the_lock_says(path: Path) -> None:
     """What runs in a cluster is bit for bit what was tested here."""
-    locked = pins(ROOT / "requirements" / "lock.txt")
+    # The one with TensorFlow has the other's versions of all that both have (test_distribution.py).
+    locked = pins(ROOT / "requirements" / ("tfserving.txt" if path.stem.endswith("-tfserving") else "lock.txt"))
     text = path.read_text()
     statements = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]
     assert statements
@@ -133,6 +134,16 @@ def test_shared_layer_holds_nothing_that_a_service_lacks(name: str) -> None:
     assert pins(REQUIREMENTS / "service.txt").items() <= pins(REQUIREMENTS / f"{name}.txt").items()
 
 
+@pytest.mark.parametrize("name", SERVING_IMAGES)
+def test_images_that_ask_a_server_are_otherwise_the_same(name: str, project: dict[str, Any]) -> None:
+    """A service that can ask a TensorFlow Serving is the service that cannot, with that protocol besides."""
+    service = name.removesuffix("-tfserving")
+    assert pins(REQUIREMENTS / f"{service}.txt").items() <= pins(REQUIREMENTS / f"{name}.txt").items()
+    assert wanted(project, "tfserving") - names(REQUIREMENTS / f"{name}.txt") == set()
+    assert not names(REQUIREMENTS / f"{service}.txt") & {"tensorflow", "tensorflow-serving-api"}
+    assert service in IMAGES
+
+
 def test_limits_are_those_that_were_promised() -> None:
     """No image grows beyond what was promised for it without somebody deciding so."""
     assert {name: recipe.limit for name, recipe in IMAGES.items()} == {
@@ -142,6 +153,10 @@ def test_limits_are_those_that_were_promised() -> None:
         "stats": 550,
         "extractor": 780,
         "predictor": 850,
+    }
+    assert {name: recipe.limit for name, recipe in SERVING_IMAGES.items()} == {
+        "extractor-tfserving": 830,
+        "predictor-tfserving": 900,
     }
 
 
@@ -225,7 +240,9 @@ def test_nothing_that_is_removed_is_imported() -> None:
     """No library that the services use wants something that the images do without."""
     sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "services").rglob("*.py")]
     modules = {module for path in sources for module in IMPORT.findall(path.read_text())}
-    theirs = sorted(module for module in modules if module.partition(".")[0] not in sys.stdlib_module_names)
+    # TensorFlow is what `offshelf weights export` needs, which nobody does in a container.
+    elsewhere = {*sys.stdlib_module_names, "tensorflow"}
+    theirs = sorted(module for module in modules if module.partition(".")[0] not in elsewhere)
     assert {"mahotas.features", "openvino", "pyarrow.parquet"} <= set(theirs)
     subprocess.run(
         [sys.executable, "-c", IMPORT_WITHOUT, PACKAGES, " ".join(theirs), ROOT],

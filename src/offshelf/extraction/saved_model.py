@@ -129,7 +129,7 @@ def _save(model: Any, blueprint: Blueprint, setup: dict[str, Any]) -> None:
 
     images = tf.TensorSpec([None, *blueprint.size, 3], tf.uint8, name=IMAGES)
 
-    @tf.function(input_signature=[images])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[images], autograph=False)  # type: ignore[untyped-decorator]
     def network(images: Any) -> Any:
         pixels = tf.cast(images, tf.float32)
         if setup["reverse"]:
@@ -140,13 +140,13 @@ def _save(model: Any, blueprint: Blueprint, setup: dict[str, Any]) -> None:
     # Weights as constants: nothing will train them, and OpenVINO does not find all variables of a Keras model.
     frozen = convert_variables_to_constants_v2(network.get_concrete_function())
 
-    @tf.function(input_signature=[images])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[images], autograph=False)  # type: ignore[untyped-decorator]
     def features(images: Any) -> dict[str, Any]:
         (vectors,) = frozen(images)
         return {FEATURES: vectors}
 
     # One for each image, since a server may put what several callers ask into one batch.
-    @tf.function(input_signature=[images])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[images], autograph=False)  # type: ignore[untyped-decorator]
     def identity(images: Any) -> dict[str, Any]:
         return {FINGERPRINT: tf.repeat(tf.constant(setup["fingerprint"]), tf.shape(images)[0])}
 
