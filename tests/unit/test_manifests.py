@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -13,6 +14,7 @@ import pytest
 from offshelf.extraction.extractors import CUSTOM as CUSTOM_EXTRACTORS
 from offshelf.extraction.extractors import replicas_of
 from offshelf.extraction.registry import EXTRACTORS
+from offshelf.extraction.spec import REMOTE_ENGINE, served
 from offshelf.settings import Settings
 from tests.unit.compositions import (
     INSTALLATIONS,
@@ -311,6 +313,29 @@ def test_secrets_reach_those_who_need_them(overlay: Composition) -> None:
         doors = {"offshelf-users"} if component in {"orchestrator", "predictor"} else set()
         assert secrets == {f"offshelf-tls-{component}"} | doors
         assert all(volume["secret"]["defaultMode"] == 0o440 for volume in volumes if "secret" in volume)
+
+
+def test_those_who_decode_images_ask_the_engine_on_the_gpu() -> None:
+    """With the component gpu the named extractors' pixels go to the engine, by TLS, from images that can speak to it."""
+    composition = compose("components/gpu")
+    for deployment in composition.services:
+        settings = Settings.from_environment(composition.settings(deployment))
+        (model,) = settings.remote_engines
+        assert served(EXTRACTORS[model.extractor]).method.identity()["engine"] == REMOTE_ENGINE
+        service, _, port = model.address.partition(":")
+        assert [each["port"] for each in composition.one("Service", service)["spec"]["ports"]] == [int(port)]
+        asks = deployment["metadata"]["labels"]["app.kubernetes.io/component"] in {"extractor", "predictor"}
+        (container,) = containers(deployment)
+        mounted = {Path(mount["mountPath"]) for mount in container["volumeMounts"]}
+        assert settings.engine_ca is not None
+        assert (settings.engine_ca.parent in mounted) is asks
+        assert ("-tfserving:" in container["image"]) is asks
+    engine = composition.one("StatefulSet", service)
+    assert pod_of(engine)["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
+    (container,) = containers(engine)
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert f"--model_name={model.model}" in container["args"]
+    assert any(argument.startswith("--ssl_config_file=") for argument in container["args"])
 
 
 def test_renewed_certificates_are_for_the_names_that_are_checked() -> None:
