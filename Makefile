@@ -62,7 +62,7 @@ $(VENV)/.stamp: $(VENV)/.locked pyproject.toml
 lock: setup ## Bring requirements/ up to pyproject.toml (UPGRADE=1: newest versions)
 	$(compile) pyproject.toml --extra embedded --extra kubernetes --extra certs --group dev $(if $(UPGRADE),--upgrade) \
 		--output-file $(LOCK)
-	$(compile) pyproject.toml --extra tfserving --extra predictor --extra certs --group serving --constraint $(LOCK) \
+	$(compile) pyproject.toml --extra tfserving --extra embedded --extra certs --group serving --constraint $(LOCK) \
 		$(if $(UPGRADE),--upgrade) --output-file $(SERVING_LOCK)
 	@set -e; $(lock-image) pyproject.toml --output-file requirements/images/sdk.txt; \
 	for extra in service trainer stats extractor predictor; do \

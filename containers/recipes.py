@@ -71,8 +71,8 @@ IMAGES: Final = {
 SERVING_IMAGES: Final = {
     recipe.name: recipe
     for recipe in (
-        Recipe(name="extractor-tfserving", limit=830),
-        Recipe(name="predictor-tfserving", limit=900),
+        Recipe(name="extractor-tfserving", limit=790),
+        Recipe(name="predictor-tfserving", limit=860),
     )
 }
 """The same services where networks run on a TensorFlow Serving; built when asked for by name."""

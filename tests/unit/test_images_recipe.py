@@ -155,8 +155,8 @@ def test_limits_are_those_that_were_promised() -> None:
         "predictor": 850,
     }
     assert {name: recipe.limit for name, recipe in SERVING_IMAGES.items()} == {
-        "extractor-tfserving": 830,
-        "predictor-tfserving": 900,
+        "extractor-tfserving": 790,
+        "predictor-tfserving": 860,
     }
 
 
