@@ -44,6 +44,8 @@ class Script:
     network: str | None = NETWORK
     """Which network it says it is; None if it has no way to say so."""
     version: int = 1
+    states: dict[int, str] | None = None
+    """Versions that it says it has, and their states; None if it knows no such model."""
     refusals: list[Refusal] = field(default_factory=list)
     """What the next calls get."""
     holds: threading.Event = field(default_factory=threading.Event)
@@ -77,7 +79,16 @@ class _Servicer:
             answer.outputs[script.output].CopyFrom(tensor_of(self._api, script.vector))
         return answer
 
+    def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  gRPC's name
+        if self._script.states is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Could not find any versions of model {request.model_spec.name}")
+        answer = self._api.status.GetModelStatusResponse()
+        for version, state in (self._script.states or {}).items():
+            answer.model_version_status.add(version=version, state=state)
+        return answer
+
     def __getattr__(self, name: str) -> Any:
+        """Give gRPC the methods that it asks for, which nobody calls."""
         return None
 
 
@@ -98,7 +109,9 @@ def serving(script: Script, credentials: grpc.ServerCredentials | None = None, p
     """Serve a script; gives the address."""
     api = load_serving_api()
     server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
-    api.prediction_service.add_PredictionServiceServicer_to_server(_Servicer(api, script), server)
+    servicer = _Servicer(api, script)
+    api.prediction_service.add_PredictionServiceServicer_to_server(servicer, server)
+    api.model_service.add_ModelServiceServicer_to_server(servicer, server)
     wanted = f"127.0.0.1:{port}"
     port = server.add_secure_port(wanted, credentials) if credentials else server.add_insecure_port(wanted)
     server.start()

@@ -100,6 +100,48 @@ def test_a_server_that_was_away_for_a_moment_costs_nothing() -> None:
     assert len(script.asked) == 4  # two that were refused, the image, and which network it is
 
 
+NOT_FOUND = Refusal(grpc.StatusCode.NOT_FOUND, "Servable not found for request")
+
+
+@pytest.mark.parametrize(
+    ("version", "states"),
+    [(None, {3: "LOADING"}), (3, {2: "AVAILABLE", 3: "START"}), (None, {2: "AVAILABLE"})],
+    ids=["loading", "this one starting", "another one since"],
+)
+def test_a_network_that_is_being_loaded_is_waited_for(version: int | None, states: dict[int, str]) -> None:
+    """A server that starts, or goes over to a new version, costs a pause and no error."""
+    script = Script(states=states, refusals=[NOT_FOUND])
+    with serving(script) as address, engine_at(address, version=version) as engine:
+        assert engine.infer(PIXELS).tobytes() == VECTOR.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("version", "states", "said"),
+    [
+        (None, {3: "END"}, r"expected a version that is available, found version 3 \(END\)"),
+        (
+            4,
+            {2: "AVAILABLE", 3: "LOADING"},
+            r"expected version 4, found version 2 \(AVAILABLE\), version 3 \(LOADING\)",
+        ),
+        (4, {}, "expected version 4, found none"),
+        (None, None, "has no model of that name"),
+    ],
+    ids=["ended", "another one", "none", "no such model"],
+)
+def test_a_network_that_is_not_there_is_said_at_once(
+    version: int | None, states: dict[int, str] | None, said: str
+) -> None:
+    """What does not come by waiting is an error that names what the server has."""
+    script = Script(states=states, refusals=[NOT_FOUND])
+    with (
+        serving(script) as address,
+        engine_at(address, version=version, patience=600.0) as engine,
+        pytest.raises(EngineMismatch, match=said),
+    ):
+        engine.infer(PIXELS)
+
+
 def test_a_dead_server_is_named() -> None:
     """Nothing at the address is an outage, with the address, and says nothing about the image."""
     port = free_port()

@@ -316,14 +316,15 @@ def test_secrets_reach_those_who_need_them(overlay: Composition) -> None:
 
 
 def test_those_who_decode_images_ask_the_engine_on_the_gpu() -> None:
-    """With the component gpu the named extractors' pixels go to the engine, by TLS, from images that can speak to it."""
+    """With the component gpu the named extractors' pixels go to the engine, by TLS, from images that can ask it."""
     composition = compose("components/gpu")
+    (model,) = Settings.from_environment(composition.settings(composition.services[0])).remote_engines
+    assert served(EXTRACTORS[model.extractor]).method.identity()["engine"] == REMOTE_ENGINE
+    service, _, port = model.address.partition(":")
+    assert [each["port"] for each in composition.one("Service", service)["spec"]["ports"]] == [int(port)]
     for deployment in composition.services:
         settings = Settings.from_environment(composition.settings(deployment))
-        (model,) = settings.remote_engines
-        assert served(EXTRACTORS[model.extractor]).method.identity()["engine"] == REMOTE_ENGINE
-        service, _, port = model.address.partition(":")
-        assert [each["port"] for each in composition.one("Service", service)["spec"]["ports"]] == [int(port)]
+        assert settings.remote_engines == (model,)
         asks = deployment["metadata"]["labels"]["app.kubernetes.io/component"] in {"extractor", "predictor"}
         (container,) = containers(deployment)
         mounted = {Path(mount["mountPath"]) for mount in container["volumeMounts"]}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -59,6 +58,8 @@ _PASSES: Final = frozenset(
 
 _COMING: Final = frozenset({"UNKNOWN", "START", "LOADING"})
 """States of a version that may be there soon."""
+
+_AVAILABLE: Final = "AVAILABLE"
 
 
 class _Refused(EngineMismatch):
@@ -235,21 +236,28 @@ class RemoteEngine:
         return EngineUnavailable(f"{self._place()} does not answer ({code.name}: {details[:300]}).{advice}")
 
     def _missing(self) -> EngineUnavailable:
-        """Say what the server has instead of the model, or the version, that it does not have."""
+        """Say what the server has instead of the model, or the version, that it does not have.
+
+        Returns why it may have it soon, or raises `EngineMismatch`.
+        """
         request = self._api.status.GetModelStatusRequest()
         request.model_spec.name = self._model.model
-        states: dict[int, str] = {}
-        with suppress(grpc.RpcError):  # then it has no model of that name
-            for each in self._status(request, timeout=self._seconds).model_version_status:
-                states[int(each.version)] = self._api.status.ModelVersionStatus.State.Name(each.state)
-        if not states:
+        try:
+            answer = self._status(request, timeout=self._seconds)
+        except grpc.RpcError as error:
+            if error.code() in _PASSES:
+                return EngineUnavailable(f"{self._place()} does not say which models it has ({error.code().name}).")
             raise EngineMismatch(
                 f"{self._place()} has no model of that name: export it (offshelf weights export) and have it served, "
                 "or correct OFFSHELF_REMOTE_ENGINES."
-            )
+            ) from error
+        names = self._api.status.ModelVersionStatus.State
+        states = {int(each.version): _name(names, each.state) for each in answer.model_version_status}
         wanted = self._model.version
-        found = ", ".join(f"version {version} ({state})" for version, state in sorted(states.items()))
-        if (states.get(wanted, "") if wanted else next(iter(states.values()))) in _COMING:
+        found = ", ".join(f"version {version} ({state})" for version, state in sorted(states.items())) or "none"
+        # Of any version one that is available counts as coming, too: it has taken the place of the one that was asked.
+        coming = states.get(wanted) in _COMING if wanted else bool({*_COMING, _AVAILABLE} & {*states.values()})
+        if coming:
             return EngineUnavailable(f"{self._place()} is still loading it: it has {found}.")
         expected = f"version {wanted}" if wanted else "a version that is available"
         raise EngineMismatch(f"{self._place()} does not have what it should: expected {expected}, found {found}.")
@@ -283,7 +291,7 @@ class RemoteEngine:
             raise self._mismatch(f"an output {FEATURES!r}", ", ".join(sorted(answer.outputs)) or "none")
         tensor = answer.outputs[FEATURES]
         if tensor.dtype != self._api.types.DT_FLOAT:
-            raise self._mismatch("float32", self._api.types.DataType.Name(tensor.dtype))
+            raise self._mismatch("float32", _name(self._api.types.DataType, tensor.dtype))
         shape = tuple(dimension.size for dimension in tensor.tensor_shape.dim)
         if shape != (1, self._dimension):
             raise self._mismatch(f"the shape (1, {self._dimension})", str(shape))
@@ -304,3 +312,8 @@ class RemoteEngine:
     def _place(self) -> str:
         version = f" version {self._model.version}" if self._model.version else ""
         return f"The remote engine at {self._model.address} (model {self._model.model}{version})"
+
+
+def _name(enum: Any, number: int) -> str:
+    """Return the name of a value that a server sent, which may be one that we do not know."""
+    return next((name for name, value in enum.items() if value == number), str(number))
