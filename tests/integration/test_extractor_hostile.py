@@ -19,7 +19,7 @@ from offshelf.rpc.channel import open_sync_channel
 from offshelf.store import open_store
 from offshelf.v1 import extractor_pb2 as pb
 from offshelf.v1.extractor_pb2_grpc import ExtractorServiceStub
-from tests.integration.test_extractor import TOKEN, spawned
+from tests.integration.extractor_process import TOKEN, spawned
 from tests.unit.odd_images import hostile, one_of_each_kind
 from tests.unit.own_networks import put_network
 

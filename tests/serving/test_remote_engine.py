@@ -62,7 +62,7 @@ def test_vectors_in_one_piece_are_read_too() -> None:
         for size in (1, len(VECTOR)):
             tensor.tensor_shape.dim.add(size=size)
         tensor.tensor_content = VECTOR.tobytes()
-        assert engine._vector(answer).tobytes() == VECTOR.tobytes()
+        assert engine._api.features_in(answer, len(VECTOR)).tobytes() == VECTOR.tobytes()
 
 
 @pytest.mark.parametrize(

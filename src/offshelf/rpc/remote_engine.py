@@ -20,7 +20,7 @@ from offshelf.errors import Cancelled, EngineMismatch, EngineUnavailable
 from offshelf.extraction.spec import fingerprint as fingerprint_of
 from offshelf.rpc.channel import open_foreign_channel
 from offshelf.rpc.serving_api import load_serving_api
-from offshelf.served_models import FEATURES, FINGERPRINT, IDENTITY_SIGNATURE, IMAGES, SIGNATURE
+from offshelf.served_models import FEATURES, FINGERPRINT, IDENTITY_SIGNATURE, SIGNATURE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,7 +155,10 @@ class RemoteEngine:
         if version not in self._checked:
             self._check_identity(pixels, version, stop)
             self._checked.add(version)
-        return self._vector(answer)
+        try:
+            return self._api.features_in(answer, self._dimension)
+        except ValueError as error:
+            raise EngineMismatch(f"{self._place()} gave something else than features: {error}.") from error
 
     def close(self) -> None:
         """Close the connection; calls that wait raise `Cancelled`."""
@@ -168,7 +171,9 @@ class RemoteEngine:
         self, signature: str, output: str, pixels: NDArray[np.uint8], stop: threading.Event | None, version: int = 0
     ) -> Any:
         """Ask for one output of one image, again and again while the server is away and patience lasts."""
-        request = self._request(signature, output, pixels, version)
+        request = self._api.image_request(
+            self._model.model, version or self._model.version, signature, output=output, pixels=pixels
+        )
         failures, end = 0, time.monotonic() + self._patience
         while True:
             self._check_wanted(stop)
@@ -186,19 +191,6 @@ class RemoteEngine:
                 raise
             pause = full_jitter(failures, first=_FIRST_SECONDS, longest=_LONGEST_SECONDS)
             self._wait(min(pause, max(0.0, end - time.monotonic())), stop)
-
-    def _request(self, signature: str, output: str, pixels: NDArray[np.uint8], version: int) -> Any:
-        request = self._api.predict.PredictRequest(output_filter=[output])
-        request.model_spec.name = self._model.model
-        request.model_spec.signature_name = signature
-        if wanted := version or self._model.version:
-            request.model_spec.version.value = wanted
-        images = request.inputs[IMAGES]
-        images.dtype = self._api.types.DT_UINT8
-        for size in (1, *pixels.shape):
-            images.tensor_shape.dim.add(size=size)
-        images.tensor_content = pixels.tobytes()
-        return request
 
     def _check_wanted(self, stop: threading.Event | None) -> None:
         if self._closed.is_set() or (stop is not None and stop.is_set()):
@@ -251,8 +243,7 @@ class RemoteEngine:
                 f"{self._place()} has no model of that name: export it (offshelf weights export) and have it served, "
                 "or correct OFFSHELF_REMOTE_ENGINES."
             ) from error
-        names = self._api.status.ModelVersionStatus.State
-        states = {int(each.version): _name(names, each.state) for each in answer.model_version_status}
+        states = self._api.states_in(answer)
         wanted = self._model.version
         found = ", ".join(f"version {version} ({state})" for version, state in sorted(states.items())) or "none"
         # Of any version one that is available counts as coming, too: it has taken the place of the one that was asked.
@@ -269,8 +260,7 @@ class RemoteEngine:
         except _Refused:
             named = b""
         else:
-            strings = answer.outputs[FINGERPRINT].string_val
-            named = strings[0] if len(strings) == 1 else b""
+            named = self._api.string_in(answer, FINGERPRINT)
         if not named:
             # Not of our export, or not on TensorFlow Serving: whoever set it up knows what it is.
             logger.warning(
@@ -284,36 +274,6 @@ class RemoteEngine:
                 f"{named[:12].decode(errors='replace')}. Export it anew with this version of Offshelf."
             )
 
-    def _vector(self, answer: Any) -> NDArray[np.float32]:
-        import numpy as np
-
-        if FEATURES not in answer.outputs:
-            raise self._mismatch(f"an output {FEATURES!r}", ", ".join(sorted(answer.outputs)) or "none")
-        tensor = answer.outputs[FEATURES]
-        if tensor.dtype != self._api.types.DT_FLOAT:
-            raise self._mismatch("float32", _name(self._api.types.DataType, tensor.dtype))
-        shape = tuple(dimension.size for dimension in tensor.tensor_shape.dim)
-        if shape != (1, self._dimension):
-            raise self._mismatch(f"the shape (1, {self._dimension})", str(shape))
-        content = tensor.tensor_content
-        if content and len(content) == self._dimension * np.dtype(np.float32).itemsize:
-            vector = np.frombuffer(content, dtype="<f4").astype(np.float32)
-        else:
-            vector = np.array(tensor.float_val, dtype=np.float32)
-        if vector.shape != (self._dimension,):
-            raise self._mismatch(f"{self._dimension} numbers", str(vector.size))
-        if not np.isfinite(vector).all():
-            raise self._mismatch("finite numbers", f"{np.count_nonzero(~np.isfinite(vector))} that are not")
-        return vector
-
-    def _mismatch(self, expected: str, found: str) -> EngineMismatch:
-        return EngineMismatch(f"{self._place()} gave something else than features: expected {expected}, found {found}.")
-
     def _place(self) -> str:
         version = f" version {self._model.version}" if self._model.version else ""
         return f"The remote engine at {self._model.address} (model {self._model.model}{version})"
-
-
-def _name(enum: Any, number: int) -> str:
-    """Return the name of a value that a server sent, which may be one that we do not know."""
-    return next((name for name, value in enum.items() if value == number), str(number))
