@@ -14,7 +14,7 @@ from offshelf.services.orchestrator.dispatch.budget import CoreBudget
 from offshelf.services.orchestrator.dispatch.dispatcher import Dispatcher
 from offshelf.services.orchestrator.dispatch.peers import GrpcPeers
 from offshelf.services.orchestrator.dispatch.units import ExtractionUnit
-from tests.integration.test_extractor import TOKEN, make_sample, spawned
+from tests.integration.extractor_process import TOKEN, make_sample, spawned
 from tests.unit.fake_cluster import FakeCluster, ready
 from tests.unit.own_networks import put_network
 from tests.unit.test_kubernetes_fleet import running, somebody
