@@ -21,6 +21,7 @@ from offshelf.cli.run import run
 from offshelf.cli.runs import cancel, runs, watch
 from offshelf.cli.tokens import tokens
 from offshelf.cli.up import up
+from offshelf.cli.weights import weights
 from offshelf.errors import Cancelled, OffshelfError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def cli(reporting: _Reporting, *, debug: bool) -> None:
     reporting.debug = reporting.debug or debug
 
 
-for _command in (run, predict, fit, extract, catalog, runs, watch, cancel, datasets, gc, up, tokens, certs):
+for _command in (run, predict, fit, extract, catalog, runs, watch, cancel, datasets, gc, weights, up, tokens, certs):
     cli.add_command(_command)
 
 
