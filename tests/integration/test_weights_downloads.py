@@ -347,7 +347,7 @@ def test_a_process_that_was_killed_leaves_what_the_next_one_goes_on_with(server:
 
 def test_a_file_whose_authors_gave_md5_alone_is_held_to_what_came_first(server: WeightsServer, tmp_path: Path) -> None:
     """Where authors publish a weak digest, the SHA-256 of the first download holds from then on."""
-    file = WeightsFile(NAME, f"md5:{hashlib.md5(DATA).hexdigest()}", size=len(DATA))
+    file = WeightsFile(NAME, f"md5:{hashlib.md5(DATA, usedforsecurity=False).hexdigest()}", size=len(DATA))
     entry = fetch(server, tmp_path, file)
     assert entry == Entry(SHA256, len(DATA), file.digest)
     (tmp_path / NAME).unlink()

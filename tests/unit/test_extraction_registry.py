@@ -144,7 +144,8 @@ def test_weights_that_may_be_downloaded_are_missing_with_how(tmp_path: Path) -> 
     fetch = FetchPolicy.of(Settings(store="/s"))
     assert availability(EXTRACTORS["vgg16"], str(tmp_path), fetch) == (
         "vgg16 needs its weights, vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5, and the folder that "
-        "OFFSHELF_WEIGHTS names has no such file that can be read: `offshelf weights pull vgg16`, or a run that names it (-e vgg16), "
+        "OFFSHELF_WEIGHTS names has no such file that can be read: `offshelf weights pull vgg16`, or a run that names "
+        "it (-e vgg16), "
         "downloads it (58.9 MB from storage.googleapis.com)."
     )
     assert list(tmp_path.iterdir()) == []

@@ -152,7 +152,7 @@ def download(
         try:
             return going.into(part, ledger)
         except OffshelfError as error:
-            if isinstance(error, DataLoss | NotFound):
+            if isinstance(error, DataLoss | NotFound) or not part.size:
                 part.remove()
             raise
 
