@@ -52,7 +52,7 @@ def test_a_network_from_caffe_is_the_network_from_its_arrays(tmp_path: Path) -> 
         Engine(convert(spec, WeightsFile(name, ""), content), cores=1).infer(image)
         for name, content in ((FILE, (tmp_path / FILE).read_bytes()), (NAME, data))
     ]
-    assert np.array_equal(*vectors)
+    assert np.array_equal(vectors[0], vectors[1])
     with pytest.raises(DataLoss, match="are not those that are registered"):
         convert(
             spec,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -149,7 +149,7 @@ def test_nobody_is_asked_where_nothing_is_fetched() -> None:
     """With fetch=never only a mirror that an operator named is a source; with auto the authors come after it."""
     files = accepted(NETWORKS["one"])
 
-    def hosts(**settings: str) -> list[str]:
+    def hosts(**settings: Any) -> list[str]:
         return [source.host for source in FetchPolicy.of(Settings(store="/s", **settings)).sources(files)]
 
     assert hosts(fetch="never") == []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from offshelf.cli.options import split_names
 from offshelf.cli.progress import say
 from offshelf.errors import OffshelfError
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from offshelf.extraction.weights.downloads import Progress
     from offshelf.extraction.weights.fetching import FetchPolicy
 
+_names_argument = click.argument(
+    "names", nargs=-1, metavar="[NAME,…]", callback=lambda _context, _parameter, value: split_names(value)
+)
 _folder_option = click.option(
     "--in",
     "place",
@@ -54,7 +58,7 @@ def weights() -> None:
 
 
 @weights.command("list")
-@click.argument("names", nargs=-1)
+@_names_argument
 @_folder_option
 @_fetch_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -94,7 +98,7 @@ def list_(*, names: tuple[str, ...], place: str | None, fetch: str | None, as_js
 
 
 @weights.command()
-@click.argument("names", nargs=-1)
+@_names_argument
 @click.option("--all", "everything", is_flag=True, help="All that are published and may be used for anything.")
 @_to_option
 @_fetch_option
@@ -135,13 +139,13 @@ def pull(
 
 
 @weights.command()
-@click.argument("names", nargs=-1)
+@_names_argument
 @_folder_option
 @click.pass_context
 def verify(context: click.Context, *, names: tuple[str, ...], place: str | None) -> None:
     """Read all files of weights that are there, and see that each is the one that it should be."""
     from offshelf.extraction.weights.mirror import open_mirror
-    from offshelf.extraction.weights.stock import State, check_bucket, networks, take_stock
+    from offshelf.extraction.weights.stock import State, networks, take_stock
     from offshelf.store.addresses import is_s3
 
     where, _ = _settings(place, "never")
@@ -152,7 +156,7 @@ def verify(context: click.Context, *, names: tuple[str, ...], place: str | None)
         reason = each.reason
         if is_s3(where):
             try:
-                check_bucket(each.file, open_mirror(where))
+                open_mirror(where).check(each.file)
             except OffshelfError as error:
                 reason = error.message
         checked[each.file.name] = reason
@@ -163,7 +167,7 @@ def verify(context: click.Context, *, names: tuple[str, ...], place: str | None)
 
 
 @weights.command()
-@click.argument("names", nargs=-1, required=True)
+@_names_argument
 @click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The new bundle.")
 @_folder_option
 @_fetch_option
@@ -179,6 +183,8 @@ def bundle(*, names: tuple[str, ...], out: Path, place: str | None, fetch: str |
     from offshelf.extraction.weights.stock import pull as pull_one
     from offshelf.store.addresses import is_s3
 
+    if not names:
+        raise click.UsageError("Name the networks whose weights are to be in it.")
     where, policy = _settings(place, fetch)
     if is_s3(where):
         raise InvalidInput("Bundles are made of a folder's files: name one with --in.")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from dataclasses import asdict, dataclass
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from offshelf.digests import is_digest
 from offshelf.errors import DataLoss
@@ -30,6 +30,14 @@ _SHOWN: Final = 12
 _LEDGER_VERSION: Final = 1
 
 
+class Readable(Protocol):
+    """What can be read from, such as a file."""
+
+    def read(self, size: int, /) -> bytes:
+        """Give the next bytes; none at the end."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A file that was downloaded, as it was found."""
@@ -49,7 +57,7 @@ Ledger = dict[str, Entry]
 """Entries by the names of files."""
 
 
-def verify(stream: IO[bytes], file: WeightsFile, ledger: Mapping[str, Entry] | None = None) -> Entry:
+def verify(stream: Readable, file: WeightsFile, ledger: Mapping[str, Entry] | None = None) -> Entry:
     """See that what a stream gives is a registered file, byte for byte.
 
     Parameters

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offshelf.errors import DataLoss, InvalidInput, NotFound
 from offshelf.extraction import registry
 from offshelf.extraction.spec import Network
-from offshelf.extraction.weights.checking import verify
 from offshelf.extraction.weights.downloads import keep_quiet
 from offshelf.extraction.weights.finding import accepted, fetch_weights, folder_of
 from offshelf.extraction.weights.mirror import WeightsMirror, open_mirror
@@ -98,18 +95,6 @@ def take_stock(specs: Iterable[ExtractorSpec], weights: str) -> list[Stocked]:
     return stocked
 
 
-def check_bucket(file: WeightsFile, mirror: WeightsMirror) -> bool:
-    """Read a file in a bucket and check it; False if it is not there. Raises `DataLoss` if it is another one."""
-    import io
-
-    try:
-        data = mirror.read(file.name)
-    except NotFound:
-        return False
-    verify(io.BytesIO(data), file)
-    return True
-
-
 def pull(
     spec: ExtractorSpec,
     weights: str,
@@ -159,13 +144,19 @@ def _pull_into_bucket(
     mirror = WeightsMirror(bucket)
     for file in accepted(spec):
         try:
-            if check_bucket(file, mirror):
-                return file, False
-        except DataLoss:
-            continue  # and replaced
-    with tempfile.TemporaryDirectory(prefix="offshelf-weights-") as passing:
-        file = fetch_weights(spec, passing, fetch, on_progress=on_progress)
-        bucket.put_file(file.name, Path(passing, file.name))
+            mirror.check(file)
+        except (NotFound, DataLoss):
+            continue  # and put there, or replaced
+        else:
+            return file, False
+    # By way of the cache, where what has come of an interrupted download is found again.
+    cache = folder_of("")
+    before = [file.name for file in accepted(spec) if (cache.path / file.name).exists()]
+    file, _ = pull(spec, "", fetch, on_progress=on_progress)
+    path = cache.path / file.name
+    bucket.put_file(file.name, path)
+    if file.name not in before:
+        path.unlink()
     return file, True
 
 
