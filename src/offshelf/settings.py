@@ -106,8 +106,8 @@ class Settings:
     """Folders that datasets may lie in, separated as in PATH. Unset: any path this process can read."""
 
     weights: str = ""
-    """Where pretrained weights are: a folder, "s3://bucket/prefix", or "https://host/prefix" of a mirror that is asked for
-    what a run needs. Empty: the user's cache (`offshelf.extraction.weights.folder.cache_folder`)."""
+    """Where pretrained weights are: a folder, "s3://bucket/prefix", or "https://host/prefix" of a mirror that is asked
+    for what a run needs. Empty: the user's cache (`offshelf.extraction.weights.folder.cache_folder`)."""
 
     fetch: str = "auto"
     """Whether weights that are missing are downloaded from their authors ("auto") or not ("never")."""
