@@ -338,6 +338,32 @@ _SQUEEZENET: Final = ExtractorSpec(
     ),
 )
 
+_OVERFEAT: Final = ExtractorSpec(
+    name="overfeat",
+    description="A network (OverFeat, the fast one) that has learned to tell 1000 kinds of things in photos; its last "
+    "layer but two.",
+    dimension=3072,
+    cost_seconds=0.11,
+    method=Network(
+        architecture="overfeat-fast",
+        builder="offshelf.extraction.networks.overfeat:build",
+        weights=Weights(
+            name="OverFeat, fast, trained on ImageNet",
+            # Nobody has published a hash of it, and its authors' server is gone.
+            files=(WeightsFile("net_weight_0", "size:583683488", size=583_683_488),),
+            licence="for internal research and evaluation (New York University)",
+            restriction="OverFeat's weights may be used for your own research and evaluation alone, and not be passed "
+            "on: see the licence of New York University.",
+        ),
+        size=(231, 231),
+        colour="RGB",
+        outputs={"-1": _CLASSES, "-2": 4096, "-3": 3072, "-4": 1024 * 6**2, "classes": _CLASSES},
+        output="-3",
+        mean=(118.380948,) * 3,
+        scale=(61.896913,) * 3,
+    ),
+)
+
 NETWORKS: Final = (
     _GOOGLENET,
     _VGG16,
@@ -347,6 +373,7 @@ NETWORKS: Final = (
     _XCEPTION,
     _DENSENET,
     _SQUEEZENET,
+    _OVERFEAT,
     _MOBILENETV2,
     _MOBILENETV3,
     _EFFICIENTNETV2B0,
