@@ -70,7 +70,8 @@ def spawned(folder: Path, extractor: str, **settings: str) -> Iterator[subproces
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(TOKEN)
-    given = {"store": str(folder / "store"), "token_file": str(token), "extractor": extractor, **settings}
+    given = {"store": str(folder / "store"), "token_file": str(token), "extractor": extractor, "fetch": "never"}
+    given |= settings
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("OFFSHELF_")}
     with subprocess.Popen(
         [sys.executable, "-m", "offshelf.services.extractor"],
@@ -286,7 +287,7 @@ def test_a_killed_extractor_leaves_nothing(tmp_path: Path) -> None:
     [
         ("harralick", "UnknownName", "Did you mean 'haralick'?"),
         ("", "InvalidInput", "OFFSHELF_EXTRACTOR"),
-        ("googlenet", "NotFound", "googlenet needs its weights, googlenet_bvlc.npz: put the file into a folder"),
+        ("googlenet", "NotFound", "googlenet needs its weights, googlenet_bvlc.npz or bvlc_googlenet"),
     ],
 )
 def test_what_cannot_start_says_why(tmp_path: Path, extractor: str, kind: str, message: str) -> None:

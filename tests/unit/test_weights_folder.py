@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from offshelf.errors import DataLoss, InvalidInput, NotFound, StoreDenied
+from offshelf.extraction.conversion import network_of
 from offshelf.extraction.spec import WeightsFile
 from offshelf.extraction.weights.checking import LEDGER, Entry, read_ledger, write_ledger
 from offshelf.extraction.weights.fetching import FetchPolicy
 from offshelf.extraction.weights.finding import accepted, availability, read_weights
 from offshelf.extraction.weights.folder import WeightsFolder, cache_folder
 from offshelf.settings import Settings
+from tests.unit.fakes import MemoryStore
 from tests.unit.small_weights import CONTENT, small_networks
 
 if TYPE_CHECKING:
@@ -157,6 +159,17 @@ def test_nobody_is_asked_where_nothing_is_fetched() -> None:
     assert hosts(weights="/srv/weights") == ["storage.googleapis.com"]
     assert hosts(weights="https://Mirror.example.org/w", fetch="never") == ["mirror.example.org"]
     assert hosts(weights="https://mirror.example.org/w") == ["mirror.example.org", "storage.googleapis.com"]
+
+
+def test_nothing_is_kept_of_a_file_that_is_wrong(folder: WeightsFolder) -> None:
+    """A file with another digest is neither parsed nor converted, and the store holds nothing of it."""
+    (folder.path / ONE.name).write_bytes(CONTENT[ONE.name][:-1])
+    store = MemoryStore()
+    with pytest.raises(DataLoss, match=r"one\.h5 is not the file it should be"):
+        network_of(NETWORKS["one"], store=store, weights=str(folder.path))
+    with pytest.raises(NotFound, match="two, two"):
+        network_of(replace(NETWORKS["two"], name="two, two"), store=store, weights=str(folder.path / "none"))
+    assert store.objects == {}
 
 
 def test_missing_weights_are_an_error_that_names_the_file() -> None:

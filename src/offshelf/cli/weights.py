@@ -15,12 +15,13 @@ from offshelf.cli.progress import say
 from offshelf.errors import OffshelfError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from rich.console import Console
 
     from offshelf.extraction.weights.downloads import Progress
-    from offshelf.extraction.weights.fetching import FetchPolicy
+    from offshelf.extraction.weights.fetching import FetchPolicy, Source
+    from offshelf.extraction.weights.stock import Stocked
 
 _names_argument = click.argument(
     "names", nargs=-1, metavar="[NAME,…]", callback=lambda _context, _parameter, value: split_names(value)
@@ -65,36 +66,38 @@ def weights() -> None:
 def list_(*, names: tuple[str, ...], place: str | None, fetch: str | None, as_json: bool) -> None:
     """List the files that networks take their weights from, their licences, and where they are."""
     from offshelf.extraction.weights.fetching import megabytes
-    from offshelf.extraction.weights.stock import State, networks, take_stock
+    from offshelf.extraction.weights.stock import networks, take_stock
 
     where, policy = _settings(place, fetch)
-    rows = []
-    for each in take_stock(networks(names), where):
-        sources = policy.sources((each.file,))
-        downloadable = each.state is not State.HERE and bool(sources)
-        rows.append(
+    found = [(each, policy.sources((each.file,))) for each in take_stock(networks(names), where)]
+    if as_json:
+        rows = [
             {
                 "name": each.extractor,
                 "file": each.file.name,
                 "size": each.file.size or None,
                 "digest": each.file.digest,
-                "state": "downloadable" if downloadable and each.state is State.MISSING else each.state.value,
+                "state": _state(each, sources),
                 "reason": each.reason,
                 "source": sources[0].url if sources else "",
                 "licence": each.weights.licence,
                 "restriction": each.weights.restriction,
             }
-        )
-    if as_json:
+            for each, sources in found
+        ]
         click.echo(json.dumps({"files": rows}, indent=2))
         return
-    width = max(len(str(row["name"])) for row in rows)
-    for row in rows:
-        size = megabytes(int(str(row["size"]))) if row["size"] else "size not known"
-        click.echo(f"{row['name']:<{width}}  {row['state']:<12}  {row['file']} ({size})")
-        for title, text in (("", row["licence"]), ("LICENCE: ", row["restriction"]), ("", row["reason"])):
-            if text:
-                click.echo(f"{'':<{width}}  {'':<12}  {title}{text}")
+    width = max(len(each.extractor) for each, _ in found)
+    for each, sources in found:
+        size = megabytes(each.file.size) if each.file.size else "size not known"
+        click.echo(f"{each.extractor:<{width}}  {_state(each, sources):<12}  {each.file.name} ({size})")
+        restriction = f"LICENCE: {each.weights.restriction}" if each.weights.restriction else ""
+        for line in filter(None, (each.weights.licence, restriction, each.reason)):
+            click.echo(f"{'':<{width}}  {'':<12}  {line}")
+
+
+def _state(each: Stocked, sources: Sequence[Source]) -> str:
+    return "downloadable" if sources and each.state == "missing" else each.state.value
 
 
 @weights.command()
