@@ -232,6 +232,14 @@ def test_redirects_among_the_allowed_hosts_are_followed(server: WeightsServer, t
     assert [path for path, _ in server.requests] == [PATH, "/moved"]
 
 
+def test_a_redirect_without_an_end_is_followed_all_the_same(server: WeightsServer, tmp_path: Path) -> None:
+    """What a server says while it sends elsewhere fills no memory."""
+    server.files["/moved"] = DATA
+    server.script.append(web.endless_redirect("/moved"))
+    fetch(server, tmp_path)
+    assert (tmp_path / NAME).read_bytes() == DATA
+
+
 def test_a_redirect_to_another_host_is_not_followed(server: WeightsServer, tmp_path: Path) -> None:
     """A known host cannot send a user's machine to one that is not: it is not asked, and the user is told which."""
     with WeightsServer({PATH: DATA}) as other:

@@ -196,6 +196,20 @@ def status(code: int, **headers: str) -> Behaviour:
     return lambda exchange: exchange.begin(code, 0, **headers)
 
 
+def endless_redirect(url: str) -> Behaviour:
+    """Send to another address, with a text that does not end."""
+
+    def answer(exchange: Exchange) -> None:
+        exchange.send_response(302)
+        exchange.send_header("Location", url)
+        exchange.send_header("Connection", "close")
+        exchange.end_headers()
+        while not exchange.server.owner.released.is_set():
+            exchange.wfile.write(b"x" * 65536)
+
+    return answer
+
+
 def redirect(url: str) -> Behaviour:
     """Send to another address."""
     return status(302, Location=url)

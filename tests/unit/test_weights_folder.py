@@ -70,6 +70,16 @@ def test_the_first_file_of_a_weak_digest_holds_from_then_on(folder: WeightsFolde
     assert folder.find(THEIRS) is not None
 
 
+def test_a_file_that_was_put_there_by_hand_is_vouched_for(folder: WeightsFolder) -> None:
+    """`offshelf weights verify` records files of weak digests, and no others; later changes of them are noticed."""
+    for file in (ONE, TWO, THEIRS):
+        assert folder.vouch(file) is not None
+    assert folder.ledger().keys() == {TWO.name, THEIRS.name}
+    (folder.path / THEIRS.name).write_bytes(b"x" * len(CONTENT[THEIRS.name]))
+    with pytest.raises(DataLoss, match="theirs is not the file it should be"):
+        folder.vouch(THEIRS)
+
+
 def test_records_of_several_files_are_kept_together(folder: WeightsFolder) -> None:
     """What one download records does not take away what another one did."""
     for file in (ONE, TWO):

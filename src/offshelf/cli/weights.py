@@ -36,7 +36,7 @@ _to_option = click.option(
     "--to",
     "place",
     metavar="FOLDER",
-    help="Where to put them.  [default: OFFSHELF_WEIGHTS if it is a folder, or your cache]",
+    help="Where to put them; for pull also s3://bucket/prefix.  [default: OFFSHELF_WEIGHTS or your cache]",
 )
 _fetch_option = click.option(
     "--fetch",
@@ -102,7 +102,12 @@ def _state(each: Stocked, sources: Sequence[Source]) -> str:
 
 @weights.command()
 @_names_argument
-@click.option("--all", "everything", is_flag=True, help="All that are published and may be used for anything.")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="All that are published, but for those whose licence forbids most users something.",
+)
 @_to_option
 @_fetch_option
 @click.pass_context
@@ -153,7 +158,7 @@ def verify(context: click.Context, *, names: tuple[str, ...], place: str | None)
 
     where, _ = _settings(place, "never")
     checked: dict[str, str] = {}
-    for each in take_stock(networks(names), where):
+    for each in take_stock(networks(names), where, vouch=True):
         if each.state is State.MISSING or each.file.name in checked:
             continue
         reason = each.reason

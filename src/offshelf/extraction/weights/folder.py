@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import os
 import tempfile
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from offshelf.errors import StoreDenied
+from offshelf.errors import OffshelfError, StoreDenied
 from offshelf.extraction.weights.checking import LEDGER, read_ledger, verify, write_ledger
 from offshelf.extraction.weights.downloads import download, keep_quiet
 from offshelf.extraction.weights.parts import folder_errors, locked_folder
@@ -104,6 +105,20 @@ class WeightsFolder:
         self.prepare()
         entry = download(file, url, self.path, hosts=hosts, ledger=self.ledger(), on_progress=on_progress, stop=stop)
         self.record({file.name: entry})
+        return entry
+
+    def vouch(self, file: WeightsFile) -> Entry | None:
+        """Check a file, if it is there, and record what it is if its registered digest is a weak one.
+
+        Raises
+        ------
+        DataLoss
+            If it is another file than registered, or than recorded before.
+        """
+        entry = self.find(file)
+        if entry is not None and not file.digest.startswith("sha256:"):
+            with suppress(OffshelfError):  # a folder that is only read is as good as its owner makes it
+                self.record({file.name: entry})
         return entry
 
     def prepare(self) -> None:

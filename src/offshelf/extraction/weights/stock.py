@@ -70,7 +70,7 @@ def known_files() -> dict[str, WeightsFile]:
     return {file.name: file for spec in networks() for file in accepted(spec)}
 
 
-def take_stock(specs: Iterable[ExtractorSpec], weights: str) -> list[Stocked]:
+def take_stock(specs: Iterable[ExtractorSpec], weights: str, *, vouch: bool = False) -> list[Stocked]:
     """Look where the files of extractors are; those in a folder are read and checked, a bucket is asked for names.
 
     Parameters
@@ -79,15 +79,18 @@ def take_stock(specs: Iterable[ExtractorSpec], weights: str) -> list[Stocked]:
         The extractors.
     weights
         Where to look: `Settings.weights`.
+    vouch
+        Whether files that have weak digests are recorded; see `WeightsFolder.vouch`.
     """
     folder = folder_of(weights)
+    find = folder.vouch if vouch else folder.find
     mirror = open_mirror(weights) if is_s3(weights) else None
     stocked = []
     for spec in specs:
         for file in accepted(spec):
             reason = ""
             try:
-                here = (mirror is not None and mirror.has(file.name)) or folder.find(file) is not None
+                here = (mirror is not None and mirror.has(file.name)) or find(file) is not None
                 state = State.HERE if here else State.MISSING
             except DataLoss as error:
                 state, reason = State.WRONG, error.message
@@ -130,7 +133,7 @@ def pull(
     folder = folder_of(weights)
     for file in accepted(spec):
         try:
-            if folder.find(file) is not None:
+            if folder.vouch(file) is not None:
                 return file, False
         except DataLoss:
             continue  # and replaced

@@ -145,12 +145,12 @@ class _CheckedRedirects(HTTPRedirectHandler):
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
+        fp.close()  # its text would be read to the end, however long
         try:
             if req.type == "https" and not newurl.lower().startswith("https:"):
                 raise PermissionDenied(f"Weights are not fetched without encryption, to which {req.host} redirects.")
             check_address(newurl, self._hosts)
         except OffshelfError as error:
-            fp.close()
             raise PermissionDenied(f"{error.message} {req.host} redirected to it.") from None
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
