@@ -158,6 +158,7 @@ def handler(setup: dict[str, Any]) -> Handler:
             with tempfile.TemporaryDirectory(prefix="offshelf-network-") as folder:
                 path = Path(folder, "network.xml")
                 ov.serialize(graph, path)
+                del graph  # whose constants may be half a gigabyte, which is about to be read again
                 xml = path.read_bytes()
                 return {"xml": len(xml)}, xml + path.with_suffix(".bin").read_bytes()
 
