@@ -17,7 +17,7 @@ from offshelf.runs import Combination
 from offshelf.services.orchestrator.catalog import ExtractorCatalog
 from offshelf.services.orchestrator.downloads import Downloads
 from offshelf.services.orchestrator.fleet.replicas import Role
-from offshelf.services.orchestrator.runs.evaluation import Evaluation
+from offshelf.services.orchestrator.runs.extraction import Extraction
 from offshelf.services.orchestrator.runs.journal import Journal
 from offshelf.services.orchestrator.runs.runlog import RunLog
 from offshelf.services.orchestrator.runs.specification import RunSpec, make_spec
@@ -57,12 +57,12 @@ class Installation:
         bench.dispatcher._peers = Measuring(self.store)  # type: ignore[assignment]
         self.bench: Workbench = bench
 
-    def run(self, name: str, *, named: bool) -> tuple[Journal, Evaluation]:
+    def run(self, name: str, *, named: bool) -> tuple[Journal, Extraction]:
         """Begin a run of one extractor."""
         log = RunLog(self.store, 1)
         spec = RunSpec("folder:/pets", (name,), ("LR",), "accuracy", 3, 0, named=named)
         journal = Journal(RunStatus(spec, log.create("R1", spec.to_json())), log)
-        return journal, Evaluation(name, PETS, self.bench, journal)
+        return journal, Extraction(name, PETS, self.bench, journal)
 
 
 def heard(journal: Journal) -> list[str]:
@@ -81,9 +81,10 @@ def heard(journal: Journal) -> list[str]:
 async def test_a_network_that_is_named_is_downloaded_before_it_starts(server: WeightsServer, tmp_path: Path) -> None:
     """Who names a network gets its weights, sees how they come, and its extractor starts when they are there."""
     here = Installation(tmp_path, server)
-    journal, evaluation = here.run("one", named=True)
+    journal, extraction = here.run("one", named=True)
     told = heard(journal)
-    table = await evaluation._extract(await evaluation._find())
+    table = await extraction.run()
+    assert table is not None
     assert len(table.segments) == 1
     assert (tmp_path / "one.h5").read_bytes() == CONTENT["one.h5"]
     assert told[0] == "the weights of one are being downloaded: 0.1 MB from 127.0.0.1"
@@ -96,8 +97,8 @@ async def test_a_network_that_is_named_is_downloaded_before_it_starts(server: We
 async def test_who_asks_for_all_waits_for_no_download(server: WeightsServer, tmp_path: Path) -> None:
     """A run of everything that there is does with what is here: what is missing is left out, with how to have it."""
     here = Installation(tmp_path, server)
-    journal, evaluation = here.run("one", named=False)
-    await evaluation.run()
+    journal, extraction = here.run("one", named=False)
+    await extraction.run()
     (reason,) = journal.status.left_out
     assert "one needs its weights, one.h5" in reason
     assert "`offshelf weights pull one`, or a run that names it (-e one), downloads it" in reason
@@ -119,14 +120,14 @@ async def test_weights_that_cannot_be_had_leave_their_network_out(
     """A download that fails leaves one network out, with the reason; nothing of it is kept, and others go on."""
     server.otherwise = behaviour
     here = Installation(tmp_path, server)
-    journal, evaluation = here.run("one", named=True)
-    await evaluation.run()
+    journal, extraction = here.run("one", named=True)
+    await extraction.run()
     (told,) = journal.status.left_out
     assert told.startswith(f"one needs its weights. {reason}")
     assert os.listdir(tmp_path) == []  # noqa: PTH208  in an async function
     (tmp_path / "two.h5").write_bytes(CONTENT["two.h5"])
     _, other = here.run("two", named=True)
-    assert (await other._extract(await other._find())).segments
+    assert await other.run() is not None
 
 
 async def test_a_run_that_is_cancelled_ends_its_download(server: WeightsServer, tmp_path: Path) -> None:
@@ -140,8 +141,8 @@ async def test_a_run_that_is_cancelled_ends_its_download(server: WeightsServer, 
 
     server.script.append(begin_and_stall)
     here = Installation(tmp_path, server)
-    _, evaluation = here.run("one", named=True)
-    work = asyncio.create_task(evaluation.run())
+    _, extraction = here.run("one", named=True)
+    work = asyncio.create_task(extraction.run())
     await asked.wait()
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
