@@ -64,7 +64,6 @@ def in_top_five(test: Path, weights: Path, store: str) -> dict[str, float]:
         find("googlenet:classes"),
         store=open_store(store),
         weights=str(weights),
-        fetch="never",
         cores=2,
         max_pixels=10**8,
         decode_seconds=60.0,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def network_for(spec: ExtractorSpec, store: ObjectStore, weights: str) -> ConvertedNetwork:
     """Convert an extractor's network into a store, where the service will find it."""
     try:
-        return network_of(spec, store=store, weights=weights, fetch="never")
+        return network_of(spec, store=store, weights=weights)
     except OffshelfError:
         from tests.golden.networks import random_network
 

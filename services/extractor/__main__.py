@@ -12,6 +12,7 @@ from offshelf.errors import InvalidInput
 from offshelf.extraction.extractors import CUSTOM, Extractors
 from offshelf.extraction.pipeline import Extraction
 from offshelf.extraction.registry import EXTRACTORS
+from offshelf.extraction.weights.fetching import FetchPolicy
 from offshelf.rpc.remote_engine import PATIENCE_SECONDS, connector
 from offshelf.rpc.server import run
 from offshelf.services.extractor.segments import SegmentExtractor
@@ -38,7 +39,7 @@ async def make_service(settings: Settings) -> ExtractorService:
             spec,
             store=store,
             weights=settings.weights,
-            fetch=settings.fetch,
+            fetch=FetchPolicy.of(settings),
             cores=settings.cores,
             max_pixels=settings.max_image_pixels,
             decode_seconds=settings.decode_seconds,

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from offshelf.audit import AuditTrail
 from offshelf.extraction.extractors import Extractors
+from offshelf.extraction.weights.fetching import FetchPolicy
 from offshelf.rpc.offload import Offload
 from offshelf.services.orchestrator.catalog import ExtractorCatalog
 from offshelf.services.orchestrator.datasets_servicer import DatasetServicer
 from offshelf.services.orchestrator.dispatch.dispatcher import Dispatcher
+from offshelf.services.orchestrator.downloads import Downloads
 from offshelf.services.orchestrator.holdings import desk
 from offshelf.services.orchestrator.holdings.deletion import delete_dataset
 from offshelf.services.orchestrator.holdings.fetching import Fetcher
@@ -62,8 +64,10 @@ class OrchestratorService:
         # A server with users of its own must not read for them whatever its account can read. Not so the only user of a
         # machine, who is that account.
         roots = () if settings.users and settings.data_roots is None else settings.data_roots
+        fetch = FetchPolicy.of(settings)
+        self._downloads = Downloads(settings.weights, fetch) if settings.fleet == "processes" else None
         extractors = Extractors(store, remote=[model.extractor for model in settings.remote_engines])
-        catalog = ExtractorCatalog(store, settings.weights, settings.fetch, extractors)
+        catalog = ExtractorCatalog(store, settings.weights, fetch, extractors)
         bench = Workbench(
             store=store,
             catalog=catalog,
@@ -83,6 +87,7 @@ class OrchestratorService:
             undisturbed=lambda: self._desk.library.undisturbed(),  # noqa: PLW0108  (which is made later)
             figures=self._metrics,
             scratch=tenure.scratch,
+            downloads=self._downloads,
         )
         self._orchestrator = Orchestrator(
             store=store,
@@ -141,6 +146,8 @@ class OrchestratorService:
         """Give everything back, the right to the store last."""
         self._store.close()  # nobody waits any longer for one that is away
         await self._orchestrator.close()
+        if self._downloads is not None:
+            self._downloads.close()
         await self._offload.close()
         await self._tenure.end()
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from offshelf.extraction.own.stored import missing_file, stored_as
 from offshelf.extraction.spec import fingerprint
-from offshelf.extraction.weights.finding import availability
+from offshelf.extraction.weights.finding import availability, source_of
 
 if TYPE_CHECKING:
     from offshelf.extraction.extractors import Extractors
     from offshelf.extraction.spec import ExtractorSpec
+    from offshelf.extraction.weights.fetching import FetchPolicy, Source
     from offshelf.store import ObjectStore
 
 
@@ -22,7 +23,8 @@ class ExtractorCatalog:
     store: ObjectStore
     weights: str
     """Where weights are looked for (the setting of that name)."""
-    fetch: str
+    fetch: FetchPolicy
+    """Who may be asked for those that are missing."""
     extractors: Extractors
 
     @property
@@ -30,10 +32,10 @@ class ExtractorCatalog:
         """All names that are registered, in the registry's order."""
         return tuple(self.extractors.registered)
 
-    def list(self) -> list[tuple[ExtractorSpec, str]]:
-        """List all extractors, networks of users' own last, each with what `availability` says of it."""
+    def list(self) -> list[tuple[ExtractorSpec, str, bool]]:
+        """List all extractors, networks of users' own last, each with what `availability` and `fetchable` say of it."""
         specs = [*self.extractors.registered.values(), *self.extractors.own()]
-        return [(spec, self._availability(spec)) for spec in specs]
+        return [(spec, self._availability(spec), self._source(spec) is not None) for spec in specs]
 
     def find(self, name: str) -> ExtractorSpec:
         """Look an extractor up; see `Extractors.find`."""
@@ -46,6 +48,13 @@ class ExtractorCatalog:
     def availability(self, name: str) -> str:
         """Return nothing if the extractor can be used here, else why not and what to do, in one line."""
         return self._availability(self.find(name))
+
+    def fetchable(self, name: str) -> bool:
+        """Tell whether weights of an extractor that are missing may be downloaded, and are published."""
+        return self._source(self.find(name)) is not None
+
+    def _source(self, spec: ExtractorSpec) -> Source | None:
+        return source_of(spec, self.fetch)
 
     def _availability(self, spec: ExtractorSpec) -> str:
         if key := stored_as(spec):

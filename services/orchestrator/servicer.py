@@ -146,8 +146,11 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
                     dimension=spec.dimension,
                     available=not reason,
                     reason=reason,
+                    downloadable=bool(reason) and fetchable,
+                    licence=spec.licence,
+                    restriction=spec.restriction,
                 )
-                for spec, reason in listed
+                for spec, reason, fetchable in listed
             ],
             classifiers=[
                 pb.CatalogEntry(name=spec.name, description=spec.description)
@@ -209,6 +212,7 @@ def _run(status: RunStatus) -> pb.Run:
         result=_result(status.result) if status.result else None,
         notices=status.notices.lines,
         user=status.user,
+        conditions=status.conditions,
     )
 
 

@@ -103,7 +103,6 @@ class InstalledExtractors:
             spec,
             store=self._store,
             weights=self._settings.weights,
-            fetch=self._settings.fetch,
             cores=self._settings.cores,
             max_pixels=self._settings.max_image_pixels,
             decode_seconds=self._settings.decode_seconds,

@@ -97,6 +97,8 @@ class Page:
     """Of the extractors that are known here, by name."""
     version: str
     """Of Offshelf."""
+    conditions: tuple[str, ...] = ()
+    """What the licences of its extractors forbid most users, a sentence each."""
 
     @cached_property
     def verdict(self) -> Verdict:

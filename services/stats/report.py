@@ -28,7 +28,7 @@ SCORES_NAME = "scores.parquet"
 ORIGIN_NAME = "report.json"
 """Says what a report was made from. Not part of what is rendered."""
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 """Version of what a report shows; part of its digest."""
 
 
@@ -90,6 +90,7 @@ def render_report(store: ObjectStore, request: ReportRequest, *, stop: threading
     folds = StoredFolds(store, dataset, folds=len(comparison.folds), stop=stop)
     winner = OutOfFoldPredictions.of(dataset, folds.of(comparison.best.scores))
     extractors, names = Extractors(store), comparison.best_of_extractors
+    known = {name: spec for name in names if (spec := extractors.lookup(name))}
     page = Page(
         title=request.title,
         comparison=comparison,
@@ -97,7 +98,8 @@ def render_report(store: ObjectStore, request: ReportRequest, *, stop: threading
         skipped=request.skipped,
         left_out=request.left_out,
         grouped=bool(dataset.groups),
-        descriptions={name: spec.description for name in names if (spec := extractors.lookup(name))},
+        descriptions={name: spec.description for name, spec in known.items()},
+        conditions=tuple(dict.fromkeys(spec.restriction for spec in known.values() if spec.restriction)),
         version=metadata.version("offshelf"),
     )
     contents = {

@@ -109,10 +109,11 @@ class Settings:
     """Folders that datasets may lie in, separated as in PATH. Unset: any path this process can read."""
 
     weights: str = ""
-    """Folder or address that pretrained weights are taken from. Empty: where their authors publish them."""
+    """Where pretrained weights are: a folder, "s3://bucket/prefix", or "https://host/prefix" of a mirror that is asked
+    for what a run needs. Empty: the user's cache (`offshelf.extraction.weights.folder.cache_folder`)."""
 
     fetch: str = "auto"
-    """Whether a message about missing weights names where they are published ("auto") or not ("never")."""
+    """Whether weights that are missing are downloaded from their authors ("auto") or not ("never")."""
 
     fetch_hosts: tuple[str, ...] = ()
     """Hosts that files may be downloaded from, separated by white space. Unset: those that registered weights come

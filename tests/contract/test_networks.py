@@ -14,7 +14,7 @@ import pytest
 from offshelf.extraction.engine import Engine
 from offshelf.extraction.registry import EXTRACTORS, find
 from offshelf.extraction.spec import Network
-from tests.golden import generated, googlenet
+from tests.golden import generated, googlenet, overfeat
 from tests.golden.definitions import DEFINITIONS
 from tests.golden.networks import preprocessed, random_network
 
@@ -22,6 +22,7 @@ GOLDEN = Path(generated.__file__).parent
 GOLDEN_OUTPUTS = {
     **{name: definition.outputs for name, definition in DEFINITIONS.items()},
     googlenet.NAME: googlenet.OUTPUTS,
+    overfeat.NAME: overfeat.OUTPUTS,
 }
 QUICK = {"squeezenet", "mobilenetv3", googlenet.NAME}
 NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.nightly) for name in GOLDEN_OUTPUTS]

@@ -6,13 +6,16 @@ import hashlib
 import io
 import socket
 import threading
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import pytest
 from minio import Minio
 
+from offshelf.cli import main
 from offshelf.datasets import ImageUnread, open_source, scan
 from offshelf.errors import DataLoss, InvalidInput, NotFound, PermissionDenied, StoreDenied
+from offshelf.extraction import registry
 from offshelf.extraction.spec import Network
 from offshelf.extraction.weights.arrays import parse_arrays
 from offshelf.extraction.weights.finding import availability, read_weights
@@ -20,6 +23,8 @@ from offshelf.services.orchestrator.holdings.fetching import Fetcher, read_besid
 from offshelf.store import open_bucket, open_store
 from tests.contract.conftest import own_prefix
 from tests.integration.rclone_s3 import ACCESS_KEY, SECRET_KEY
+from tests.integration.weights_server import WeightsServer
+from tests.unit.small_weights import CONTENT, small_networks
 from tests.unit.tiny_network import FILE, random_arrays, tiny_spec
 
 if TYPE_CHECKING:
@@ -147,6 +152,38 @@ def test_weights_come_from_a_mirror(s3_server: S3Server, name: str, tmp_path: Pa
         read_weights(spec, address)
     assert "has no such file" in availability(spec, "s3://no-such-bucket/weights")
     assert "begins with s3://bucket" in availability(spec, "s3://Not-A-Bucket")
+
+
+@pytest.mark.usefixtures("environ")
+def test_weights_are_pulled_into_a_bucket_once(
+    s3_server: S3Server, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The Job of a cluster brings weights into the bucket, where services find them; again it downloads nothing."""
+    bucket = Photos(s3_server, name, {"weights/two.h5": b"another file"})
+    address = f"s3://{name}/weights"
+    pull = ["weights", "pull", "one,two", "--to", address, "--fetch", "auto"]
+    with WeightsServer({f"/{each}": data for each, data in CONTENT.items()}) as authors:
+        networks = small_networks(authors.url())
+        monkeypatch.setattr(registry, "EXTRACTORS", MappingProxyType(networks))
+        monkeypatch.setenv("OFFSHELF_FETCH_HOSTS", "127.0.0.1")
+        monkeypatch.setenv("OFFSHELF_WEIGHTS", address)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        assert main(pull) == 0
+        assert main(pull) == 0
+        assert len(authors.requests) == 2
+        assert capsys.readouterr().out.splitlines()[2:] == [
+            f"{each}.h5 was there already, for {each}." for each in ("one", "two")
+        ]
+        assert list(tmp_path.rglob("*.h5*")) == []
+        for each in ("one", "two"):
+            assert read_weights(networks[each], address)[1] == CONTENT[f"{each}.h5"]
+        assert main(["weights", "verify"]) == 0
+        bucket.put("weights/one.h5", b"damaged")
+        capsys.readouterr()
+        assert main(["weights", "verify"]) == 1
+        assert "BAD  one.h5 is not the file it should be" in capsys.readouterr().out
+        assert main(pull) == 0
+        assert len(authors.requests) == 3
 
 
 def test_a_network_is_fetched_from_a_bucket_of_data(s3_server: S3Server, name: str, environ: Mapping[str, str]) -> None:

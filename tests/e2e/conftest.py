@@ -18,7 +18,15 @@ def installation(tmp_path: Path) -> Installation:
     """An empty store; whatever still runs on it at the end is a failure of the test, and is ended."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OFFSHELF_")}
     return Installation(
-        tmp_path, environment | {"OFFSHELF_STORE": str(tmp_path / "store"), "PYTHONWARNINGS": "default"}
+        tmp_path,
+        environment
+        | {
+            "OFFSHELF_STORE": str(tmp_path / "store"),
+            # Neither the web nor the user's own cache decides what a test finds.
+            "OFFSHELF_FETCH": "never",
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            "PYTHONWARNINGS": "default",
+        },
     )
 
 

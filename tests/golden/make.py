@@ -21,18 +21,21 @@ os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # plain kernels: the reference should
 import keras
 import numpy as np
 
-from tests.golden import googlenet
+from tests.golden import googlenet, overfeat
 from tests.golden.definitions import DEFINITIONS
 from tests.golden.generated import IMAGES, fill, image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+OTHERS = {googlenet.NAME: googlenet, overfeat.NAME: overfeat}
+"""Networks that Keras has no definition of."""
+
 
 def main(names: list[str]) -> None:
     """Write the vectors of the networks of these names, or of all."""
-    for name in names or [*DEFINITIONS, googlenet.NAME]:
-        vectors = _of_googlenet() if name == googlenet.NAME else _of_keras(name)
+    for name in names or [*DEFINITIONS, *OTHERS]:
+        vectors = OTHERS[name].vectors(_pixels(name, OTHERS[name].SIZE)) if name in OTHERS else _of_keras(name)
         for output, (first, second) in vectors.items():
             norms = np.linalg.norm([first, second], axis=1)
             print(name, output, first.shape, norms, "cosine", first @ second / norms.prod())  # noqa: T201
@@ -53,10 +56,6 @@ def _of_keras(name: str) -> dict[str, NDArray[np.float32]]:
             ]
         )
     return vectors
-
-
-def _of_googlenet() -> dict[str, NDArray[np.float32]]:
-    return googlenet.vectors(_pixels(googlenet.NAME, googlenet.SIZE))
 
 
 def _pixels(name: str, size: int) -> NDArray[np.float32]:

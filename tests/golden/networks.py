@@ -16,7 +16,7 @@ from offshelf.extraction.conversion import convert
 from offshelf.extraction.spec import Network, Weights, WeightsFile
 from offshelf.extraction.weights.arrays import arrays_digest
 from offshelf.workers import WorkerPool
-from tests.golden import googlenet
+from tests.golden import googlenet, overfeat
 from tests.golden.definitions import DEFINITIONS
 from tests.golden.generated import fill
 from tests.unit.worker_handlers import ENVIRONMENT
@@ -41,7 +41,8 @@ def with_file(spec: ExtractorSpec, data: bytes) -> tuple[ExtractorSpec, WeightsF
     assert isinstance(spec.method, Network)
     name = spec.name.partition(":")[0]
     suffix, arrays = ("npz", arrays_digest(googlenet.arrays())) if name == googlenet.NAME else ("h5", "")
-    file = WeightsFile(f"{name}.{suffix}", f"sha256:{digest_of_bytes(data)}")
+    file_name = overfeat.FILE if name == overfeat.NAME else f"{name}.{suffix}"
+    file = WeightsFile(file_name, f"sha256:{digest_of_bytes(data)}")
     weights = Weights(f"a random {name}", (file,), "none", arrays)
     return replace(spec, method=replace(spec.method, weights=weights, classes_weights=weights)), file
 
@@ -53,6 +54,8 @@ def weights_file(name: str, *, classes: bool = False) -> bytes:
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **googlenet.arrays())
         return buffer.getvalue()
+    if name == overfeat.NAME:
+        return overfeat.data()
     return _ask_keras("weights_handler", {"name": name, "output": "classes" if classes else "avg"})
 
 

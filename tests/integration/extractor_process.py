@@ -60,7 +60,8 @@ def spawned(folder: Path, extractor: str, **settings: str) -> Iterator[subproces
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(TOKEN)
-    given = {"store": str(folder / "store"), "token_file": str(token), "extractor": extractor, **settings}
+    given = {"store": str(folder / "store"), "token_file": str(token), "extractor": extractor, "fetch": "never"}
+    given |= settings
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("OFFSHELF_")}
     with subprocess.Popen(
         [sys.executable, "-m", "offshelf.services.extractor"],

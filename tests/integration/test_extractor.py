@@ -183,7 +183,7 @@ def test_a_killed_extractor_leaves_nothing(tmp_path: Path) -> None:
     [
         ("harralick", "UnknownName", "Did you mean 'haralick'?"),
         ("", "InvalidInput", "OFFSHELF_EXTRACTOR"),
-        ("googlenet", "NotFound", "googlenet needs its weights, googlenet_bvlc.npz: put the file into a folder"),
+        ("googlenet", "NotFound", "googlenet needs its weights, googlenet_bvlc.npz or bvlc_googlenet"),
     ],
 )
 def test_what_cannot_start_says_why(tmp_path: Path, extractor: str, kind: str, message: str) -> None:

@@ -81,9 +81,7 @@ def write_model(store: ObjectStore, estimator: object, extractor: str, fingerpri
 def estimator(store: ObjectStore) -> object:
     """Fit a classifier on the features of 20 pictures."""
     labels = [CLASSES[number % 2] for number in range(20)]
-    extraction = Extraction(
-        find(EXTRACTOR), store=store, weights="", cores=1, max_pixels=10**6, decode_seconds=30.0, fetch="never"
-    )
+    extraction = Extraction(find(EXTRACTOR), store=store, weights="", cores=1, max_pixels=10**6, decode_seconds=30.0)
     try:
         extraction.start()
         rows = extraction.extract_bytes([photo(label, seed) for seed, label in enumerate(labels)])

@@ -30,7 +30,7 @@ def test_large_photos_have_the_features_that_they_have_decoded_whole(name: str) 
         pytest.skip("OFFSHELF_TEST_MATERIAL is not set: there are no real weights and photos here")
     spec = EXTRACTORS[name]
     assert isinstance(spec.method, Network)
-    network = network_of(spec, store=MemoryStore(), weights=str(Path(folder, "weights")), fetch="never")
+    network = network_of(spec, store=MemoryStore(), weights=str(Path(folder, "weights")))
     engine = Engine(network, cores=1)
     photos = sorted(Path(folder, "images", "dogs-cats", "test").glob("*/*"))
     for photo in photos[:: len(photos) // PHOTOS]:

@@ -179,7 +179,7 @@ def test_what_cannot_be_served_is_not_exported(tmp_path: Path, name: str, said: 
 
 def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`offshelf weights export` without the weights names the file, and leaves nothing behind."""
-    assert main(["weights", "export", "resnet50", "--saved-model", str(tmp_path), "--weights", str(tmp_path)]) == 2
+    assert main(["weights", "export", "resnet50", "--saved-model", str(tmp_path), "--in", str(tmp_path)]) == 2
     assert "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -191,7 +191,7 @@ def test_the_command_writes_what_servers_look_for(tmp_path: Path, capsys: pytest
         pytest.skip("OFFSHELF_TEST_MATERIAL is not set: there are no real weights here")
     weights = str(Path(material) / "weights")
     command = ["weights", "export", "googlenet:max", "--saved-model", str(tmp_path), "--version", "3"]
-    assert main([*command, "--weights", weights]) == 0
+    assert main([*command, "--in", weights]) == 0
     assert (tmp_path / "googlenet-max" / "3" / "saved_model.pb").is_file()
     assert [path.name for path in (tmp_path / "googlenet-max").iterdir()] == ["3"]
     assert "OFFSHELF_REMOTE_ENGINES=googlenet:max=HOST:8500" in capsys.readouterr().out

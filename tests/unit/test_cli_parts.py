@@ -68,11 +68,14 @@ def test_lines_come_every_few_seconds_and_at_the_end() -> None:
     display = LineDisplay(Console(file=text), seconds=4, clock=lambda: float(next(seconds)))
     with display:
         for done in range(6):
-            noted = replace(STATUS, left_out=("[weights]: none",), activity=f"step {done}")
+            noted = replace(
+                STATUS, left_out=("[weights]: none",), conditions=("not for sale",), activity=f"step {done}"
+            )
             display.update(noted)
         display.update(replace(STATUS, activity="done", state=RunState.SUCCEEDED))
     lines = text.getvalue().splitlines()
-    assert [line.partition(",")[0] for line in lines] == ["Left out: [weights]: none", "step 0", "step 4", "done"]
+    notes = ["Licence: not for sale", "Left out: [weights]: none"]
+    assert [line.partition(",")[0] for line in lines] == [*notes, "step 0", "step 4", "done"]
 
 
 def test_bars_are_drawn_on_a_terminal() -> None:

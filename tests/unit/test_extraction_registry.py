@@ -21,7 +21,11 @@ from offshelf.extraction.spec import (
     fingerprint,
 )
 from offshelf.extraction.weights.arrays import arrays_digest, parse_arrays
-from offshelf.extraction.weights.finding import availability, read_weights
+from offshelf.extraction.weights.fetching import FetchPolicy
+from offshelf.extraction.weights.finding import accepted, availability, read_weights
+from offshelf.extraction.weights.stock import networks
+from offshelf.extraction.weights.web import check_address
+from offshelf.settings import Settings
 from offshelf.store import keys
 from tests.unit.fakes import MemoryStore
 from tests.unit.tiny_network import FILE, random_arrays, tiny_spec
@@ -116,9 +120,11 @@ def test_descriptors_are_always_available(name: str) -> None:
 
 
 def test_missing_weights_are_named_with_the_fix(tmp_path: Path) -> None:
-    """A network without its weights says in one line which file is missing and where to put it."""
+    """A network without its weights says in one line which file is missing, where it was looked for, and the fix."""
     assert availability(GOOGLENET, "") == (
-        "googlenet needs its weights, googlenet_bvlc.npz: put the file into a folder and set OFFSHELF_WEIGHTS to it."
+        "googlenet needs its weights, googlenet_bvlc.npz or bvlc_googlenet.caffemodel, and OFFSHELF_WEIGHTS is not "
+        "set, and your cache has no such file: put the file into a folder and set OFFSHELF_WEIGHTS to it (it is "
+        "published at https://dl.caffe.berkeleyvision.org/bvlc_googlenet.caffemodel)."
     )
     absent = availability(GOOGLENET, str(tmp_path))
     assert "googlenet_bvlc.npz" in absent
@@ -128,18 +134,30 @@ def test_missing_weights_are_named_with_the_fix(tmp_path: Path) -> None:
         read_weights(GOOGLENET, str(tmp_path))
 
 
-@pytest.mark.parametrize("address", ["ftp://example.org/weights", "https://example.org/weights"])
-def test_an_address_of_weights_is_refused_with_the_fix(address: str) -> None:
-    """An address, which later versions will read from, is not mistaken for a folder."""
-    assert "cannot read from: put the file into a folder or a bucket" in availability(GOOGLENET, address)
+def test_an_address_of_weights_that_nobody_reads_from_is_refused_with_the_fix() -> None:
+    """An address of another kind is not mistaken for a folder."""
+    assert "set it to a folder, s3://bucket/prefix or https://" in availability(GOOGLENET, "ftp://example.org/weights")
 
 
-def test_where_weights_are_published_is_said_unless_nothing_may_be_fetched(tmp_path: Path, network: Network) -> None:
-    """A file that its authors publish is missing with its address, but not where nothing may be fetched."""
-    file = WeightsFile("w.npz", "sha256:" + "0" * 64, source="https://example.org/w.npz")
-    spec = replace(GOOGLENET, method=replace(network, weights=replace(network.weights, files=(file,))))
-    assert "https://example.org/w.npz" in availability(spec, str(tmp_path))
-    assert "https://example.org/w.npz" not in availability(spec, str(tmp_path), "never")
+def test_weights_that_may_be_downloaded_are_missing_with_how(tmp_path: Path) -> None:
+    """A catalogue downloads nothing, and says by what command it is done, how much comes and from where."""
+    fetch = FetchPolicy.of(Settings(store="/s"))
+    assert availability(EXTRACTORS["vgg16"], str(tmp_path), fetch) == (
+        "vgg16 needs its weights, vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5, and the folder that "
+        "OFFSHELF_WEIGHTS names has no such file that can be read: `offshelf weights pull vgg16`, or a run that names "
+        "it (-e vgg16), "
+        "downloads it (58.9 MB from storage.googleapis.com)."
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_source_is_among_the_hosts_that_are_asked() -> None:
+    """Each address in the registry can be fetched from with the settings as they come."""
+    fetch = FetchPolicy.of(Settings(store="/s"))
+    for spec in networks():
+        for source in fetch.sources(accepted(spec)):
+            check_address(source.url, source.hosts)
+            assert source.file.digest
 
 
 def test_a_wrong_file_is_refused_before_it_is_parsed(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ from offshelf.extraction.extractors import CUSTOM as CUSTOM_EXTRACTORS
 from offshelf.extraction.extractors import replicas_of
 from offshelf.extraction.registry import EXTRACTORS
 from offshelf.extraction.spec import REMOTE_ENGINE, served
+from offshelf.extraction.weights import stock
+from offshelf.extraction.weights.fetching import FetchPolicy
+from offshelf.extraction.weights.finding import source_of
 from offshelf.settings import Settings
 from tests.unit.compositions import (
     INSTALLATIONS,
@@ -291,6 +294,24 @@ def test_extractors_with_parameters_can_be_deployed() -> None:
     one = compose("extractors/resnet50").one("Deployment", "extractor-resnet50")
     limits = [containers(each)[0]["resources"]["limits"]["memory"] for each in (one, custom)]
     assert limits == ["3Gi", "6Gi"]
+
+
+def test_weights_are_pulled_by_a_job_of_its_own() -> None:
+    """`weights-cache` runs a command that there is, for networks that there are, and may alone reach the web."""
+    composition = compose("components/weights-cache")
+    job = composition.one("Job", "weights-cache")
+    (container,) = containers(job)
+    assert container["command"] == ["python", "-m", "offshelf.cli"]
+    arguments = container["args"]
+    assert arguments == ["weights", "pull", "$(NAMES)", "--to", "$(OFFSHELF_WEIGHTS)", "--fetch", "auto"]
+    (names,) = (one["data"]["NAMES"] for one in composition.of("ConfigMap") if "NAMES" in one["data"])
+    chosen = stock.networks(names.split(","))
+    assert all(source_of(spec, FetchPolicy.of(Settings(store="/s"))) for spec in chosen)
+    policy = composition.one("NetworkPolicy", "weights-cache-to-web")["spec"]
+    assert [selects(policy["podSelector"], pod_labels(one)) for one in composition.workloads].count(True) == 1
+    assert selects(policy["podSelector"], pod_labels(job))
+    sources = [reference for source in container["envFrom"] for reference in source.values()]
+    assert {one["name"].partition("-")[0] for one in sources} <= {"offshelf", "weights"}
 
 
 def test_settings_are_those_of_the_services(overlay: Composition) -> None:

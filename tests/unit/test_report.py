@@ -169,6 +169,15 @@ def test_skipped_images(store: MemoryStore) -> None:
     assert [tag for tag, _ in many.tags].count("details") == 2
 
 
+def test_what_licences_forbid_is_in_the_report(store: MemoryStore) -> None:
+    """Who gets a report with a network for research alone reads so, once; other reports say nothing of licences."""
+    comparison = make_comparison(store, make_dataset(), {("overfeat", "SVM"): [], ("overfeat:-2", "SVM"): []})
+    page = PageText(render(store, comparison)["report.html"].decode())
+    assert page.text.count("Licence. OverFeat's weights may be used for your own research and evaluation alone") == 1
+    other = make_comparison(store, make_dataset(), {("hog", "SVM"): []})
+    assert "Licence." not in PageText(render(store, other)["report.html"].decode()).text
+
+
 def test_one_combination(store: MemoryStore) -> None:
     """A run with one combination has a report that compares nothing."""
     comparison = make_comparison(store, make_dataset(), {("hog", "SVM"): []})

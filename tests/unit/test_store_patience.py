@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,6 @@ from tests.unit.fakes import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from offshelf.errors import OffshelfError
     from offshelf.store.objects import ObjectInfo
@@ -284,6 +284,7 @@ class MoodyBucket:
 
     def __init__(self) -> None:
         self.errors: list[StoreUnavailable] = []
+        self.written: list[str] = []
 
     def _stumble(self) -> None:
         if self.errors:
@@ -305,6 +306,12 @@ class MoodyBucket:
         self._stumble()
         return Piece(name.encode()[offset : offset + length], len(name), "1")
 
+    def put_file(self, name: str, path: Path) -> None:
+        """Fail, or remember the name."""
+        del path
+        self._stumble()
+        self.written.append(name)
+
 
 def test_a_bucket_is_waited_for_as_well(time: Time) -> None:
     """A user whose images lie in a bucket that is away for a moment gets them all, once."""
@@ -316,4 +323,7 @@ def test_a_bucket_is_waited_for_as_well(time: Time) -> None:
     assert patient.size("four") == 4
     bucket.errors = [AWAY, AWAY]
     assert patient.read("four", offset=1, length=2) == Piece(b"ou", 4, "1")
+    bucket.errors = [AWAY, AWAY]
+    patient.put_file("new", Path("/nowhere"))
+    assert bucket.written == ["new"]
     assert patient.url == bucket.url

@@ -104,6 +104,7 @@ def _run_json(status: RunStatus, findings: RunFindings) -> dict[str, Any]:
         "images_reused": progress.images_reused,
         "images_skipped": len({image.path for image in findings.skipped}),
         "left_out": list(status.left_out),
+        "conditions": list(status.conditions),
     }
     return document if findings.selection is None else document | _selection_json(status, findings.selection)
 

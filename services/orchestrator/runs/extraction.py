@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from offshelf import features
-from offshelf.errors import DataLoss, EngineMismatch, InvalidDataset, InvalidInput, NotFound
+from offshelf.errors import DataLoss, EngineMismatch, InvalidDataset, InvalidInput, NotFound, OffshelfError
 from offshelf.features import ImageOutcome, SegmentRow
 from offshelf.images import ImageStatus
 from offshelf.services.orchestrator.concurrency import all_of
@@ -130,8 +130,7 @@ class Extraction:
         """Have all units extracted; returns the segments of each."""
         if not plan.units:
             return {}
-        if reason := await self._journal.with_store(self._bench.catalog.availability, self.extractor):
-            raise RoleUnavailable(reason)
+        await self._have_weights()
         missing = sum(len(unit.images) for unit in plan.units)
         counted = 0
 
@@ -156,6 +155,28 @@ class Extraction:
         finally:
             self._progress.images_remaining -= missing - counted
         return dict(zip(plan.units, made, strict=True))
+
+    async def _have_weights(self) -> None:
+        """See that the extractor can be used, and download its weights if they are missing and it was named.
+
+        Raises
+        ------
+        RoleUnavailable
+            If it cannot be used, with the reason.
+        """
+        catalog, extractor = self._bench.catalog, self.extractor
+        reason = await self._journal.with_store(catalog.availability, extractor)
+        if not reason:
+            return
+        if not self._spec.fetches(extractor) or not await self._journal.with_store(catalog.fetchable, extractor):
+            raise RoleUnavailable(reason)
+        if self._bench.downloads is None:
+            return  # replicas elsewhere have folders of their own, and fill them themselves
+        with self._journal.status.notices.topic() as tell:
+            try:
+                await self._bench.downloads.fetch(await self._journal.with_store(catalog.find, extractor), tell)
+            except OffshelfError as error:
+                raise RoleUnavailable(f"{extractor} needs its weights. {error.message}") from error
 
     async def _extract_unit(self, unit: ExtractionUnit, shelf: SegmentShelf, count: Callable[[int], None]) -> list[str]:
         with self._journal.status.notices.topic() as tell:

@@ -121,8 +121,12 @@ class Intake:
         await asyncio.get_running_loop().run_in_executor(self._listers, context.run, self._check_listing, spec)
 
     def _check_extractors(self, spec: RunSpec) -> None:
-        reasons = [self.catalog.availability(name) for name in spec.extractors]
-        if all(reasons):
+        reasons = [
+            reason
+            for name in spec.extractors
+            if (reason := self.catalog.availability(name)) and not (spec.fetches(name) and self.catalog.fetchable(name))
+        ]
+        if len(reasons) == len(spec.extractors):
             raise InvalidInput(" ".join(reasons))
 
     def _check_stored(self, spec: RunSpec) -> None:

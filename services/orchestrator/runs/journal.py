@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from offshelf.services.orchestrator.catalog import ExtractorCatalog
     from offshelf.services.orchestrator.dispatch.dispatcher import Dispatcher
+    from offshelf.services.orchestrator.downloads import Downloads
     from offshelf.services.orchestrator.fleet.replicas import Fleet, Role
     from offshelf.services.orchestrator.runs.runlog import Event, RunLog
     from offshelf.services.orchestrator.runs.status import RunStatus
@@ -55,6 +56,8 @@ class Workbench:
     """Folder for large files that are needed for a while; None for the system's."""
     scratch_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by the run that uses it: it may have room for one."""
+    downloads: Downloads | None = None
+    """Downloads weights for the other services, where they are on this machine."""
 
 
 class Journal:

@@ -38,6 +38,16 @@ class RunSpec:
     """Fit this combination instead of the best one."""
     goal: RunGoal = RunGoal.COMPARISON
     """Where it is features alone, there are no classifiers, and what concerns them is empty or 0."""
+    named: bool = False
+    """Whether its extractors were named, and are not just all that there are."""
+
+    def fetches(self, extractor: str) -> bool:
+        """Tell whether an extractor's weights are downloaded if they are missing: of one that was asked for by name.
+
+        Who asks for all that there are gets what is here, and does not wait for gigabytes, or without a network for
+        nothing.
+        """
+        return self.named or (self.choice is not None and self.choice.extractor == extractor)
 
     @property
     def digest(self) -> str:
@@ -72,12 +82,14 @@ class RunSpec:
             seed=data["seed"],
             choice=Combination(**choice) if choice else None,
             goal=RunGoal(data.get("goal", RunGoal.COMPARISON)),
+            named=data.get("named", False),
         )
 
 
 def make_features_spec(*, source: str, extractors: Iterable[str], catalog: ExtractorCatalog) -> RunSpec:
     """Check names and fill in the defaults for a run whose goal is features alone. Raises as `make_spec`."""
-    return RunSpec(source, chosen(extractors, catalog), (), "", 0, 0, goal=RunGoal.FEATURES)
+    names = tuple(extractors)
+    return RunSpec(source, chosen(names, catalog), (), "", 0, 0, goal=RunGoal.FEATURES, named=bool(names))
 
 
 def chosen(extractors: Iterable[str], catalog: ExtractorCatalog) -> tuple[str, ...]:
@@ -107,7 +119,8 @@ def make_spec(
     InvalidInput
         For folds or a seed out of range, or a chosen combination outside the run.
     """
-    chosen_extractors = chosen(extractors, catalog)
+    names = tuple(extractors)
+    chosen_extractors = chosen(names, catalog)
     chosen_classifiers = tuple(dict.fromkeys(classifiers.find(name).name for name in classifier_names)) or tuple(
         classifiers.CLASSIFIERS
     )
@@ -128,4 +141,5 @@ def make_spec(
         folds=folds,
         seed=seed,
         choice=choice,
+        named=bool(names),
     )

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from offshelf.extraction import registry
 from offshelf.runs import Combination, RunState, Score
 from offshelf.services.orchestrator.runs import runlog
 from offshelf.services.orchestrator.runs.notices import Notices
@@ -197,6 +198,12 @@ class RunStatus:
     def created_at(self) -> datetime:
         """When the run was created."""
         return self.history.events[0].at
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What the licences of its extractors forbid most users, a sentence each."""
+        specs = [registry.lookup(name) for name in self.spec.extractors]
+        return tuple(dict.fromkeys(spec.restriction for spec in specs if spec is not None and spec.restriction))
 
     def apply(self, event: Event) -> None:
         """Take an event into the state."""

@@ -61,7 +61,7 @@ def cli(reporting: _Reporting, *, debug: bool) -> None:
     reporting.debug = reporting.debug or debug
 
 
-for _command in (run, predict, fit, extract, catalog, runs, watch, cancel, datasets, gc, up, weights, tokens, certs):
+for _command in (run, predict, fit, extract, catalog, runs, watch, cancel, datasets, gc, weights, up, tokens, certs):
     cli.add_command(_command)
 
 

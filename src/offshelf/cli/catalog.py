@@ -38,8 +38,12 @@ def catalog(connection: Connection, *, as_json: bool) -> None:
     click.echo("Extractors")
     for extractor in found.extractors:
         features = f" {extractor.dimension} features." if extractor.dimension else ""
-        said = f"{extractor.description}{features}"
-        _entry(extractor.name, said if extractor.available else f"{said} NOT AVAILABLE: {extractor.reason}")
+        said = [f"{extractor.description}{features}"]
+        if extractor.restriction:
+            said.append(f"LICENCE: {extractor.restriction}")
+        if not extractor.available:
+            said.append(f"{'NOT HERE YET' if extractor.downloadable else 'NOT AVAILABLE'}: {extractor.reason}")
+        _entry(extractor.name, " ".join(said))
     for title, entries in (("Classifiers", found.classifiers), ("Measures", found.measures)):
         click.echo(f"\n{title}")
         for entry in entries:

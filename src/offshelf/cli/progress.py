@@ -40,7 +40,7 @@ def display_on(console: Console) -> Display:
 
 
 class _Notes:
-    """Prints once what was left out of a run, and what is in its way each time that something new is."""
+    """Prints once what its licences forbid and what was left out, and what is in its way each time that it is new."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -48,10 +48,10 @@ class _Notes:
         self._in_the_way: set[str] = set()
 
     def update(self, status: RunStatus) -> None:
-        for note in status.left_out:
+        for note in (*(f"Licence: {each}" for each in status.conditions), *map("Left out: {}".format, status.left_out)):
             if note not in self._printed:
                 self._printed.add(note)
-                say(self._console, f"Left out: {note}")
+                say(self._console, note)
         for notice in status.notices:
             if notice not in self._in_the_way:
                 say(self._console, f"Waiting: {notice}")

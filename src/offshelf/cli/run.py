@@ -28,7 +28,11 @@ Everything that was uploaded or computed before is found again: the same command
 """
 )
 @click.argument("dataset")
-@names_option("-e", "--extractors", help="Extractors, separated by commas.  [default: all that are available]")
+@names_option(
+    "-e",
+    "--extractors",
+    help="Extractors, separated by commas; weights that they lack are downloaded.  [default: all that are available]",
+)
 @names_option("-c", "--classifiers", help="Classifiers, separated by commas.  [default: all]")
 @click.option("-m", "--measure", default="accuracy", show_default=True, help="What is best.")
 @click.option(

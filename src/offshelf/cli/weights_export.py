@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from offshelf.cli.weights_options import fetch_option, folder_option, weights_settings
+
 
 @click.command(
     epilog="""\b
@@ -26,14 +28,9 @@ Example:
 @click.option(
     "--version", type=click.IntRange(1), default=1, show_default=True, help="Servers take the largest there is."
 )
-@click.option(
-    "--weights",
-    envvar="OFFSHELF_WEIGHTS",
-    default="",
-    help="Folder or bucket with the weights.  [default: OFFSHELF_WEIGHTS]",
-)
-@click.option("--fetch", envvar="OFFSHELF_FETCH", type=click.Choice(("auto", "never")), default="auto", hidden=True)
-def export(*, extractor: str, folder: Path, version: int, weights: str, fetch: str) -> None:
+@folder_option
+@fetch_option
+def export(*, extractor: str, folder: Path, version: int, place: str | None, fetch: str | None) -> None:
     """Write the network of an EXTRACTOR for TensorFlow Serving or OpenVINO Model Server.
 
     What is written is a SavedModel that takes pixels and gives features, and that can say of which extractor. Networks
@@ -46,6 +43,7 @@ def export(*, extractor: str, folder: Path, version: int, weights: str, fetch: s
     except ModuleNotFoundError as error:
         raise NotFound(f"Exporting needs the package {error.name}: pip install 'offshelf[tfserving]'.") from None
 
-    written = export_saved_model(extractor, folder, version=version, weights=weights, fetch=fetch)
+    weights, policy = weights_settings(place, fetch)
+    written = export_saved_model(extractor, folder, version=version, weights=weights, fetch=policy)
     click.echo(f"{extractor} is in {written}. Once a server has it, at HOST, set for all services:")
     click.echo(f"  OFFSHELF_REMOTE_ENGINES={extractor}=HOST:8500")

@@ -108,6 +108,8 @@ class RunStatus:
     """A line for each thing that is in the way at the moment, with the fix."""
     user: str = ""
     """Who asked for it."""
+    conditions: tuple[str, ...] = ()
+    """What the licences of its extractors forbid most users, a sentence each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,12 @@ class CatalogExtractor:
     available: bool
     reason: str
     """Why it is not available and what to do; empty if it is."""
+    downloadable: bool = False
+    """Whether what is missing are weights that a run which names it downloads."""
+    licence: str = ""
+    """Of its weights; empty if it has none."""
+    restriction: str = ""
+    """What the licence forbids most users, in a sentence; mostly empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,7 @@ def status_record(run: orchestrator_pb2.Run, *, remote: bool) -> RunStatus:
         result=_result_record(run.result) if run.HasField("result") else None,
         notices=tuple(run.notices),
         user=run.user,
+        conditions=tuple(run.conditions),
     )
 
 
@@ -131,6 +132,9 @@ def catalog_record(message: orchestrator_pb2.DescribeCatalogResponse) -> Catalog
                 dimension=extractor.dimension,
                 available=extractor.available,
                 reason=extractor.reason,
+                downloadable=extractor.downloadable,
+                licence=extractor.licence,
+                restriction=extractor.restriction,
             )
             for extractor in message.extractors
         ),

@@ -26,12 +26,16 @@ from offshelf.extraction.networks.blueprint import Blueprint
 from offshelf.extraction.own.stored import read_file
 from offshelf.extraction.runtime import load_openvino
 from offshelf.extraction.spec import CONVERTER_VERSION, Network, fingerprint
+from offshelf.extraction.weights.downloads import in_steps
+from offshelf.extraction.weights.fetching import NEVER
 from offshelf.extraction.weights.finding import read_weights
 from offshelf.store import keys
 from offshelf.workers import WITHOUT_SECRETS, WorkerCrashed, WorkerPool, WorkerTimeout
 
 if TYPE_CHECKING:
     from offshelf.extraction.spec import ExtractorSpec, WeightsFile
+    from offshelf.extraction.weights.downloads import Progress
+    from offshelf.extraction.weights.fetching import FetchPolicy
     from offshelf.store.objects import ObjectStore
     from offshelf.workers import Handler
 
@@ -55,7 +59,9 @@ class ConvertedNetwork:
     """The constants."""
 
 
-def network_of(spec: ExtractorSpec, *, store: ObjectStore, weights: str, fetch: str = "auto") -> ConvertedNetwork:
+def network_of(
+    spec: ExtractorSpec, *, store: ObjectStore, weights: str, fetch: FetchPolicy = NEVER
+) -> ConvertedNetwork:
     """Read an extractor's network from the store; if it is not there as it should be, convert it and store it.
 
     Parameters
@@ -65,7 +71,7 @@ def network_of(spec: ExtractorSpec, *, store: ObjectStore, weights: str, fetch: 
     store
         Where converted networks are kept.
     weights, fetch
-        Where its weights are looked for, should they be needed: `Settings.weights`, `Settings.fetch`.
+        Where its weights are looked for, should they be needed: `Settings.weights`; and who may be asked for them.
 
     Raises
     ------
@@ -77,10 +83,15 @@ def network_of(spec: ExtractorSpec, *, store: ObjectStore, weights: str, fetch: 
     found = _read(store, fingerprint(spec))
     if found is not None:
         return found
+    file, data = read_file(spec, store) or read_weights(spec, weights, fetch, on_progress=in_steps(_log_download))
     logger.info("converting a network", extra={"extractor": spec.name})
-    made = convert(spec, *(read_file(spec, store) or read_weights(spec, weights, fetch)))
+    made = convert(spec, file, data)
     store_network(store, fingerprint(spec), made)
     return made
+
+
+def _log_download(progress: Progress) -> None:
+    logger.info("downloading weights", extra={"file": progress.name, "progress": str(progress)})
 
 
 def convert(spec: ExtractorSpec, file: WeightsFile, data: bytes) -> ConvertedNetwork:
@@ -147,6 +158,7 @@ def handler(setup: dict[str, Any]) -> Handler:
             with tempfile.TemporaryDirectory(prefix="offshelf-network-") as folder:
                 path = Path(folder, "network.xml")
                 ov.serialize(graph, path)
+                del graph  # whose constants may be half a gigabyte, which is about to be read again
                 xml = path.read_bytes()
                 return {"xml": len(xml)}, xml + path.with_suffix(".bin").read_bytes()
 

@@ -23,6 +23,7 @@ from offshelf.extraction import decoding
 from offshelf.extraction.conversion import network_of
 from offshelf.extraction.engine import Engine
 from offshelf.extraction.spec import REMOTE_ENGINE, Network, fingerprint
+from offshelf.extraction.weights.fetching import NEVER
 from offshelf.features import SegmentRow
 from offshelf.images import ImageStatus
 from offshelf.workers import KEEPING_MEMORY, ONE_THREAD, WITHOUT_SECRETS, WorkerCrashed, WorkerPool, WorkerTimeout
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from offshelf.extraction.engine import InferenceEngine
     from offshelf.extraction.spec import ExtractorSpec
+    from offshelf.extraction.weights.fetching import FetchPolicy
     from offshelf.store.objects import ObjectStore
 
 T = TypeVar("T")
@@ -79,7 +81,7 @@ class Extraction:
     store
         Where its converted network is kept.
     weights, fetch
-        Where its weights are looked for: `Settings.weights`, `Settings.fetch`.
+        Where its weights are looked for, `Settings.weights`; and who may be asked for those that are missing.
     cores
         Cores to use.
     max_pixels
@@ -101,7 +103,7 @@ class Extraction:
         cores: int,
         max_pixels: int,
         decode_seconds: float,
-        fetch: str = "auto",
+        fetch: FetchPolicy = NEVER,
         connect: Callable[[ExtractorSpec], InferenceEngine] | None = None,
         new_decoders: Callable[[int], WorkerPool] | None = None,
     ) -> None:

@@ -17,16 +17,20 @@ from offshelf.extraction.networks.blueprint import Blueprint
 from offshelf.extraction.own.description import FORMATS
 from offshelf.extraction.registry import find
 from offshelf.extraction.spec import Network, fingerprint, served
+from offshelf.extraction.weights.fetching import NEVER
 from offshelf.extraction.weights.finding import read_weights
 from offshelf.served_models import FEATURES, FINGERPRINT, IDENTITY_SIGNATURE, IMAGES, SIGNATURE, model_name
 from offshelf.workers import WITHOUT_SECRETS, WorkerPool
 
 if TYPE_CHECKING:
     from offshelf.extraction.spec import ExtractorSpec, WeightsFile
+    from offshelf.extraction.weights.fetching import FetchPolicy
     from offshelf.workers import Handler
 
 
-def export_saved_model(name: str, folder: Path, *, version: int = 1, weights: str = "", fetch: str = "auto") -> Path:
+def export_saved_model(
+    name: str, folder: Path, *, version: int = 1, weights: str = "", fetch: FetchPolicy = NEVER
+) -> Path:
     """Write an extractor's network as a SavedModel.
 
     Parameters
@@ -38,7 +42,7 @@ def export_saved_model(name: str, folder: Path, *, version: int = 1, weights: st
     version
         Servers take the largest.
     weights, fetch
-        Where its weights are looked for: `Settings.weights`, `Settings.fetch`.
+        Where its weights are looked for, and who may be asked for them; as for `read_weights`.
 
     Returns
     -------

@@ -53,7 +53,8 @@ class WeightsFile:
     name: str
     digest: str
     """What its bytes must have, checked before anything is parsed: "sha256:<hex>", or "md5:" or "sha1:" where the
-    authors publish nothing better and nobody here has had the file."""
+    authors publish nothing better and nobody here has had the file. Where there is none at all, "size:<bytes>", for
+    formats in which any bytes of that length are numbers; the SHA-256 of the first file then holds from there on."""
     source: str = ""
     """Address of its authors' copy; empty if none is published in this form."""
     size: int = 0
@@ -172,6 +173,16 @@ class ExtractorSpec:
     cost_seconds: float
     """CPU seconds for one photo of 500 x 375 pixels, decoding included; to cut work into units."""
     method: Network | Descriptor
+
+    @property
+    def licence(self) -> str:
+        """Under which its weights may be used; empty if it has none."""
+        return self.method.taken_weights.licence if isinstance(self.method, Network) else ""
+
+    @property
+    def restriction(self) -> str:
+        """What that forbids most users, in a sentence; mostly nothing."""
+        return self.method.taken_weights.restriction if isinstance(self.method, Network) else ""
 
 
 def fingerprint(spec: ExtractorSpec) -> str:

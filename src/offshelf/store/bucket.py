@@ -1,4 +1,4 @@
-"""A bucket that belongs to somebody else and is only read: any names, nothing of our layout."""
+"""A bucket that belongs to somebody else: any names, nothing of our layout. It is read, and hardly ever written to."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,4 +47,12 @@ class Bucket(Protocol):
         PermissionDenied
             If this object may not be read, though the bucket may.
         """
+        ...
+
+
+class WritableBucket(Bucket, Protocol):
+    """One that its operator lets us put files into."""
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Write an object whole from a file; it appears when it is complete. Raises `StoreFull` too."""
         ...

@@ -19,7 +19,7 @@ from offshelf.store.patient import PatientBucket, PatientStore
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from offshelf.store.bucket import Bucket
+    from offshelf.store.bucket import WritableBucket
 
 STORE_VERSION = 1
 """Version of the layout that this Offshelf reads and writes (see `offshelf.store.keys`)."""
@@ -83,8 +83,8 @@ def open_store(
     return store
 
 
-def open_bucket(url: str, *, beside: str = "", environ: Mapping[str, str] | None = None) -> Bucket:
-    """Open a bucket, or what lies below a prefix of it, to read what others put there.
+def open_bucket(url: str, *, beside: str = "", environ: Mapping[str, str] | None = None) -> WritableBucket:
+    """Open a bucket, or what lies below a prefix of it, to read what others put there, or put it there for them.
 
     Its keys are always this installation's, ``OFFSHELF_S3_ACCESS_KEY`` and ``OFFSHELF_S3_SECRET_KEY``. Its server is
     the one that the address names, or else, in this order: that of the store it lies beside, that of

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from offshelf.store.bucket import Bucket, Piece
+    from offshelf.store.bucket import Piece, WritableBucket
     from offshelf.store.objects import ObjectInfo, ObjectStore
     from offshelf.store.patience import Patience
 
@@ -107,7 +107,7 @@ class PatientBucket:
         How long to ask it again.
     """
 
-    def __init__(self, bucket: Bucket, patience: Patience) -> None:
+    def __init__(self, bucket: WritableBucket, patience: Patience) -> None:
         self._bucket = bucket
         self._patience = patience
 
@@ -131,6 +131,10 @@ class PatientBucket:
                 outage.wait_after(error)
             else:
                 return
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Write an object whole from a file; see `WritableBucket`."""
+        self._patience.call(lambda: self._bucket.put_file(name, path))
 
     def size(self, name: str) -> int | None:
         """Look up how many bytes an object has, without reading it; None if there is none."""

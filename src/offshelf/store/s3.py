@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _SMALLEST_PART = 5 << 20
-_PART = 16 << 20
-"""Bytes of a part of a multipart upload; files up to this size are one put."""
 
 
 class S3Store:
@@ -94,18 +92,7 @@ class S3Store:
 
         A large file goes in parts, in order and one at a time; the object appears with the request that completes it.
         """
-        with path.open("rb") as source, self._asking("write"):
-            size = source.seek(0, io.SEEK_END)
-            source.seek(0)
-            self._client.put_object(
-                self._bucket,
-                self._name(key),
-                source,
-                size,
-                # S3 takes at most 10,000 parts.
-                part_size=max(_PART, -(-size // 10_000)),
-                num_parallel_uploads=1,
-            )
+        self._connection.put_file(self._name(key), path)
 
     def get(self, key: str, *, offset: int = 0, length: int | None = None) -> bytes:
         """Read an object, or `length` bytes of it from `offset` (fewer at its end). Raises `NotFound`."""

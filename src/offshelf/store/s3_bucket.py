@@ -1,4 +1,4 @@
-"""A bucket of somebody else's, read only."""
+"""A bucket of somebody else's."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from offshelf.store.s3_errors import absent, beyond_end, refused_alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 class S3Bucket:
@@ -50,6 +51,10 @@ class S3Bucket:
                 if absent(error):
                     return None
                 raise
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Write an object whole from a file; see `WritableBucket`."""
+        self._connection.put_file(self._start + name, path)
 
     def read(self, name: str, *, offset: int = 0, length: int) -> Piece:
         """Read some bytes of an object, fewer at its end; see `Bucket`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import ParseError
@@ -16,6 +17,7 @@ from offshelf.store.s3_transport import open_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from minio.datatypes import Object
     from urllib3.response import BaseHTTPResponse
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 DEFAULT_REGION = "us-east-1"
 """Region to sign for where none is named: servers of one's own mostly ignore it."""
+
+_PART = 16 << 20
+"""Bytes of a part of a multipart upload; files up to this size are one put."""
 
 
 class S3Connection:
@@ -110,6 +115,24 @@ class S3Connection:
         """Yield the objects whose name begins so; if not recursive, what lies below a "/" as one."""
         with self.asking("list"):
             yield from self.client.list_objects(self.bucket, prefix=prefix, recursive=recursive)
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Write an object whole from a file, without holding it in memory. Raises `StoreFull`.
+
+        A large file goes in parts, in order and one at a time; the object appears with the request that completes it.
+        """
+        with path.open("rb") as source, self.asking("write"):
+            size = source.seek(0, io.SEEK_END)
+            source.seek(0)
+            self.client.put_object(
+                self.bucket,
+                name,
+                source,
+                size,
+                # S3 takes at most 10,000 parts.
+                part_size=max(_PART, -(-size // 10_000)),
+                num_parallel_uploads=1,
+            )
 
     def missing(self, name: str) -> NotFound:
         """Make the error for an object that is not there."""

@@ -150,6 +150,7 @@ class Run(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     NOTICES_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """ULID: sorts by the time of creation."""
     state: Global___RunState.ValueType
@@ -179,6 +180,10 @@ class Run(_message.Message):
         store that does not answer. Empty when all is well.
         """
 
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the licences of its extractors forbid most users, one sentence each; known before anything is computed."""
+
     def __init__(
         self,
         *,
@@ -193,10 +198,11 @@ class Run(_message.Message):
         result: Global___RunResult | None = ...,
         notices: _abc.Iterable[_builtins.str] | None = ...,
         user: _builtins.str = ...,
+        conditions: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "progress", b"progress", "result", b"result", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "created_at", b"created_at", "error", b"error", "id", b"id", "left_out", b"left_out", "notices", b"notices", "progress", b"progress", "result", b"result", "spec", b"spec", "state", b"state", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "conditions", b"conditions", "created_at", b"created_at", "error", b"error", "id", b"id", "left_out", b"left_out", "notices", b"notices", "progress", b"progress", "result", b"result", "spec", b"spec", "state", b"state", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -638,11 +644,20 @@ class CatalogExtractor(_message.Message):
     DIMENSION_FIELD_NUMBER: _builtins.int
     AVAILABLE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    DOWNLOADABLE_FIELD_NUMBER: _builtins.int
+    LICENCE_FIELD_NUMBER: _builtins.int
+    RESTRICTION_FIELD_NUMBER: _builtins.int
     dimension: _builtins.int
     """Length of an embedding; 0 of a network of a user's own, where only the network can tell."""
     available: _builtins.bool
     reason: _builtins.str
     """Why it is not available and what to do; empty if it is."""
+    downloadable: _builtins.bool
+    """Whether what is missing are weights that a run which names it downloads."""
+    licence: _builtins.str
+    """Of its weights; empty if it has none."""
+    restriction: _builtins.str
+    """What the licence forbids most users, in a sentence; mostly empty."""
     @_builtins.property
     def entry(self) -> Global___CatalogEntry: ...
     def __init__(
@@ -652,10 +667,13 @@ class CatalogExtractor(_message.Message):
         dimension: _builtins.int = ...,
         available: _builtins.bool = ...,
         reason: _builtins.str = ...,
+        downloadable: _builtins.bool = ...,
+        licence: _builtins.str = ...,
+        restriction: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "dimension", b"dimension", "entry", b"entry", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "dimension", b"dimension", "downloadable", b"downloadable", "entry", b"entry", "licence", b"licence", "reason", b"reason", "restriction", b"restriction"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

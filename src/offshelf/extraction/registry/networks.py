@@ -1,6 +1,7 @@
 """The pretrained networks, and what is made of them by parameters.
 
-Addresses and hashes of Keras' files are those of Keras' own source (keras.applications, Keras 3.15).
+Addresses and hashes of Keras' files are those of Keras' own source (keras.applications, Keras 3.15); sizes are what its
+users have been shown when they downloaded them.
 """
 
 from __future__ import annotations
@@ -82,8 +83,8 @@ def _keras(
     *,
     licence: str,
     folder: str,
-    file: tuple[str, str],
-    classes_file: tuple[str, str] | None = None,
+    file: tuple[str, str, int],
+    classes_file: tuple[str, str, int] | None = None,
     channels: int,
     side: int,
     cost_seconds: float,
@@ -97,17 +98,18 @@ def _keras(
     folder
         Where its files are published, below `_KERAS`.
     file, classes_file
-        Name and digest of the file without the last layers, and of the one with them, if that has a known digest.
+        Name, digest and bytes (0 where nobody tells) of the file without the last layers, and of the one with them, if
+        that has a known digest.
     channels, side
         Shape of the last feature maps.
     preprocessing
         What differs from RGB of 0 to 255.
     """
 
-    def weights(filename: str, digest: str) -> Weights:
+    def weights(filename: str, digest: str, size: int) -> Weights:
         return Weights(
             name=f"{what}, trained on ImageNet",
-            files=(WeightsFile(filename, digest, source=f"{_KERAS}/{folder}/{filename}"),),
+            files=(WeightsFile(filename, digest, source=f"{_KERAS}/{folder}/{filename}", size=size),),
             licence=licence,
         )
 
@@ -144,8 +146,8 @@ _VGG16: Final = _keras(
     "VGG16",
     licence="CC BY 4.0 (Visual Geometry Group, University of Oxford)",
     folder="vgg16",
-    file=(f"vgg16_{_KERNELS}_notop.h5", "md5:6d6bbae143d832006294945121d1f1fc"),
-    classes_file=(f"vgg16_{_KERNELS}.h5", "md5:64373286793e3c8b2b4e3219cbf3544b"),
+    file=(f"vgg16_{_KERNELS}_notop.h5", "md5:6d6bbae143d832006294945121d1f1fc", 58_889_256),
+    classes_file=(f"vgg16_{_KERNELS}.h5", "md5:64373286793e3c8b2b4e3219cbf3544b", 553_467_096),
     channels=512,
     side=7,
     cost_seconds=0.27,
@@ -156,8 +158,8 @@ _VGG19: Final = _keras(
     "VGG19",
     licence="CC BY 4.0 (Visual Geometry Group, University of Oxford)",
     folder="vgg19",
-    file=(f"vgg19_{_KERNELS}_notop.h5", "md5:253f8cb515780f3b799900260a226db6"),
-    classes_file=(f"vgg19_{_KERNELS}.h5", "md5:cbe5617147190e668d6c5d5026f83318"),
+    file=(f"vgg19_{_KERNELS}_notop.h5", "md5:253f8cb515780f3b799900260a226db6", 80_134_624),
+    classes_file=(f"vgg19_{_KERNELS}.h5", "md5:cbe5617147190e668d6c5d5026f83318", 574_710_816),
     channels=512,
     side=7,
     cost_seconds=0.34,
@@ -168,8 +170,8 @@ _RESNET50: Final = _keras(
     "ResNet-50",
     licence="MIT (Kaiming He and others)",
     folder="resnet",
-    file=(f"resnet50_{_KERNELS}_notop.h5", "md5:4d473c1dd8becc155b73f8504c6f6626"),
-    classes_file=(f"resnet50_{_KERNELS}.h5", "md5:2cb95161c43110f7111970584f804107"),
+    file=(f"resnet50_{_KERNELS}_notop.h5", "md5:4d473c1dd8becc155b73f8504c6f6626", 94_765_736),
+    classes_file=(f"resnet50_{_KERNELS}.h5", "md5:2cb95161c43110f7111970584f804107", 102_967_424),
     channels=2048,
     side=7,
     cost_seconds=0.07,
@@ -180,8 +182,8 @@ _INCEPTION: Final = _keras(
     "Inception v3",
     licence="Apache-2.0 (Google)",
     folder="inception_v3",
-    file=(f"inception_v3_{_KERNELS}_notop.h5", "md5:bcbd6486424b2319ff4ef7d526e38f63"),
-    classes_file=(f"inception_v3_{_KERNELS}.h5", "md5:9a0d58056eeedaa3f26cb7ebd46da564"),
+    file=(f"inception_v3_{_KERNELS}_notop.h5", "md5:bcbd6486424b2319ff4ef7d526e38f63", 87_910_968),
+    classes_file=(f"inception_v3_{_KERNELS}.h5", "md5:9a0d58056eeedaa3f26cb7ebd46da564", 96_112_376),
     channels=2048,
     side=8,
     size=299,
@@ -193,8 +195,8 @@ _XCEPTION: Final = _keras(
     "Xception",
     licence="MIT (François Chollet)",
     folder="xception",
-    file=(f"xception_{_KERNELS}_notop.h5", "md5:b0042744bf5b25fce3cb969f33bebb97"),
-    classes_file=(f"xception_{_KERNELS}.h5", "md5:0a58e3b7378bc2990ea3b43d5981f1f6"),
+    file=(f"xception_{_KERNELS}_notop.h5", "md5:b0042744bf5b25fce3cb969f33bebb97", 83_683_744),
+    classes_file=(f"xception_{_KERNELS}.h5", "md5:0a58e3b7378bc2990ea3b43d5981f1f6", 91_884_032),
     channels=2048,
     side=10,
     size=299,
@@ -206,8 +208,8 @@ _DENSENET: Final = _keras(
     "DenseNet-121",
     licence="BSD-3-Clause (Gao Huang and others)",
     folder="densenet",
-    file=(f"densenet121_{_KERNELS}_notop.h5", "md5:30ee3e1110167f948a6b9946edeeb738"),
-    classes_file=(f"densenet121_{_KERNELS}.h5", "md5:9d60b8095a5708f2dcce2bca79d332c7"),
+    file=(f"densenet121_{_KERNELS}_notop.h5", "md5:30ee3e1110167f948a6b9946edeeb738", 29_084_464),
+    classes_file=(f"densenet121_{_KERNELS}.h5", "md5:9d60b8095a5708f2dcce2bca79d332c7", 0),
     channels=1024,
     side=7,
     cost_seconds=0.06,
@@ -222,6 +224,7 @@ _MOBILENETV2: Final = _keras(
     file=(
         f"mobilenet_v2_{_KERNELS}_1.0_224_no_top.h5",
         "sha256:f8aff69536bd77a692c594f559c798c19bf7f3f36668fc9fa00b21c6aab4797c",
+        9_406_464,
     ),
     channels=1280,
     side=7,
@@ -233,8 +236,8 @@ _MOBILENETV3: Final = _keras(
     "MobileNet v3, large",
     licence="Apache-2.0 (Google)",
     folder="mobilenet_v3",
-    file=("weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5", "md5:07fb09a5933dd0c8eaafa16978110389"),
-    classes_file=("weights_mobilenet_v3_large_224_1.0_float.h5", "md5:59e551e166be033d707958cf9e29a6a7"),
+    file=("weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5", "md5:07fb09a5933dd0c8eaafa16978110389", 12_683_000),
+    classes_file=("weights_mobilenet_v3_large_224_1.0_float.h5", "md5:59e551e166be033d707958cf9e29a6a7", 0),
     channels=960,
     side=7,
     cost_seconds=0.012,
@@ -244,8 +247,8 @@ _EFFICIENTNETV2B0: Final = _keras(
     "EfficientNetV2-B0",
     licence="Apache-2.0 (Google)",
     folder="efficientnet_v2",
-    file=("efficientnetv2-b0_notop.h5", "md5:893217f2bb855e2983157299931e43ff"),
-    classes_file=("efficientnetv2-b0.h5", "md5:21ecbf6da12460d5c40bb2f29ceb2188"),
+    file=("efficientnetv2-b0_notop.h5", "md5:893217f2bb855e2983157299931e43ff", 24_274_472),
+    classes_file=("efficientnetv2-b0.h5", "md5:21ecbf6da12460d5c40bb2f29ceb2188", 0),
     channels=1280,
     side=7,
     cost_seconds=0.023,
@@ -258,10 +261,12 @@ _CONVNEXTTINY: Final = _keras(
     file=(
         "convnext_tiny_notop.h5",
         "sha256:d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1",
+        111_650_432,
     ),
     classes_file=(
         "convnext_tiny.h5",
         "sha256:8ae6e78ce2933352b1ef4008e6dd2f17bc40771563877d156bc6426c7cf503ff",
+        0,
     ),
     channels=768,
     side=7,
@@ -283,6 +288,14 @@ _GOOGLENET: Final = ExtractorSpec(
                 WeightsFile(
                     "googlenet_bvlc.npz",
                     "sha256:cf4ea6d9d5b62944e8ce0e4f4da54f34d8febb507402e15e38d9102fc8073d1f",
+                    size=28_026_922,
+                ),
+                # Hash and address are those of models/bvlc_googlenet/readme.md in BVLC/caffe.
+                WeightsFile(
+                    "bvlc_googlenet.caffemodel",
+                    "sha1:405fc5acd08a3bb12de8ee5e23a96bec22f08204",
+                    source="https://dl.caffe.berkeleyvision.org/bvlc_googlenet.caffemodel",
+                    size=53_533_754,
                 ),
             ),
             licence="unrestricted use (BVLC model zoo)",
@@ -313,6 +326,7 @@ _SQUEEZENET: Final = ExtractorSpec(
                     "sha256:2d935d8c102ad1232484a77da8e6fbdf3ff4ab608974a0d8b6283115ffff204f",
                     source="https://github.com/rcmalli/keras-squeezenet/releases/download/v1.0/"
                     "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5",
+                    size=3_032_184,
                 ),
             ),
             licence="BSD-2-Clause (Forrest Iandola and others)",
@@ -321,6 +335,32 @@ _SQUEEZENET: Final = ExtractorSpec(
         outputs=pooled(512, 13, classes=False),
         output="avg",
         **_CAFFE,
+    ),
+)
+
+_OVERFEAT: Final = ExtractorSpec(
+    name="overfeat",
+    description="A network (OverFeat, the fast one) that has learned to tell 1000 kinds of things in photos; its last "
+    "layer but two.",
+    dimension=3072,
+    cost_seconds=0.11,
+    method=Network(
+        architecture="overfeat-fast",
+        builder="offshelf.extraction.networks.overfeat:build",
+        weights=Weights(
+            name="OverFeat, fast, trained on ImageNet",
+            # Nobody has published a hash of it, and its authors' server is gone.
+            files=(WeightsFile("net_weight_0", "size:583683488", size=583_683_488),),
+            licence="for internal research and evaluation (New York University)",
+            restriction="OverFeat's weights may be used for your own research and evaluation alone, and not be passed "
+            "on: see the licence of New York University.",
+        ),
+        size=(231, 231),
+        colour="RGB",
+        outputs={"-1": _CLASSES, "-2": 4096, "-3": 3072, "-4": 1024 * 6**2, "classes": _CLASSES},
+        output="-3",
+        mean=(118.380948,) * 3,
+        scale=(61.896913,) * 3,
     ),
 )
 
@@ -333,6 +373,7 @@ NETWORKS: Final = (
     _XCEPTION,
     _DENSENET,
     _SQUEEZENET,
+    _OVERFEAT,
     _MOBILENETV2,
     _MOBILENETV3,
     _EFFICIENTNETV2B0,

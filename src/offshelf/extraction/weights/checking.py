@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from dataclasses import asdict, dataclass
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from offshelf.digests import is_digest
 from offshelf.errors import DataLoss
@@ -21,10 +21,21 @@ logger = logging.getLogger(__name__)
 LEDGER: Final = "weights.json"
 """Name of the record, beside the files."""
 
+SIZE: Final = "size"
+"""What stands for a digest where nobody has published one: see `WeightsFile.digest`."""
+
 _WORDS: Final = {"sha256": "SHA-256", "sha384": "SHA-384", "sha1": "SHA-1", "md5": "MD5"}
 _CHUNK: Final = 1 << 20
 _SHOWN: Final = 12
 _LEDGER_VERSION: Final = 1
+
+
+class Readable(Protocol):
+    """What can be read from, such as a file."""
+
+    def read(self, size: int, /) -> bytes:
+        """Give the next bytes; none at the end."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +57,7 @@ Ledger = dict[str, Entry]
 """Entries by the names of files."""
 
 
-def verify(stream: IO[bytes], file: WeightsFile, ledger: Mapping[str, Entry] | None = None) -> Entry:
+def verify(stream: Readable, file: WeightsFile, ledger: Mapping[str, Entry] | None = None) -> Entry:
     """See that what a stream gives is a registered file, byte for byte.
 
     Parameters
@@ -69,13 +80,19 @@ def verify(stream: IO[bytes], file: WeightsFile, ledger: Mapping[str, Entry] | N
         If it is not; the message names the file, the expected and the found digest.
     """
     algorithm, _, expected = file.digest.partition(":")
-    registered, own = hashlib.new(algorithm, usedforsecurity=False), hashlib.sha256()
+    own = hashlib.sha256()
+    registered = own if algorithm in {"sha256", SIZE} else hashlib.new(algorithm, usedforsecurity=False)
     size = 0
     while chunk := stream.read(_CHUNK):
-        registered.update(chunk)
         own.update(chunk)
+        if registered is not own:
+            registered.update(chunk)
         size += len(chunk)
-    if registered.hexdigest() != expected:
+    if algorithm == SIZE and size != int(expected):
+        raise DataLoss(
+            f"{file.name} is not the file it should be: it has {size} bytes, and {expected} are expected: replace it."
+        )
+    if algorithm != SIZE and registered.hexdigest() != expected:
         raise _another(file, _WORDS[algorithm], registered.hexdigest(), expected)
     entry = (ledger or {}).get(file.name)
     if entry and entry.vouches_for(file) and entry.sha256 != own.hexdigest():

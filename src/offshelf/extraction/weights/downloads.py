@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 from offshelf.backoff import full_jitter
 from offshelf.errors import Cancelled, DataLoss, NotFound, OffshelfError, Unavailable
+from offshelf.extraction.weights.fetching import megabytes
 from offshelf.extraction.weights.parts import Part, Version, locked_part
-from offshelf.extraction.weights.web import Interrupted, ask
+from offshelf.extraction.weights.web import WAIT_SECONDS, Interrupted, NoSuchRange, ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -28,20 +29,33 @@ if TYPE_CHECKING:
 LARGEST_BYTES: Final = 1 << 30
 """Of a file whose size is not registered."""
 
-ATTEMPTS: Final = 5
-"""In a row that bring nothing new, before a download is given up."""
-
-FIRST_SECONDS: Final = 1.0
-LONGEST_SECONDS: Final = 15.0
-"""Limits of the first pause between attempts, and of all."""
-
 LEAST_BYTES: Final = 64 * 1024
-LEAST_SECONDS: Final = 60.0
-"""A server that sends less than that in that time is as good as silent; a modem is faster."""
+"""A server that sends less than that in `Pace.least_seconds` is as good as silent; a modem is faster."""
 
 _CHUNK: Final = 1 << 16
 _PARTIAL: Final = 206
 _RANGE: Final = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How long a download goes on trying."""
+
+    attempts: int = 5
+    """In a row that bring nothing new, before a download is given up."""
+    first_attempts: int = 2
+    """The same while the server has not answered once: somebody without a network is not to wait for minutes."""
+    first_seconds: float = 1.0
+    """Longest pause before the second attempt; it doubles with each."""
+    longest_seconds: float = 15.0
+    """Longest pause of all."""
+    silent_seconds: float = WAIT_SECONDS
+    """Without any sign of life, after which an attempt is over."""
+    least_seconds: float = 60.0
+    """See `LEAST_BYTES`."""
+
+
+PACE: Final = Pace()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +71,25 @@ class Progress:
     note: str = ""
     """What it waits for at the moment."""
 
+    def __str__(self) -> str:
+        """Say it to people."""
+        share = f"{100 * self.done // self.total} % of {megabytes(self.total)}" if self.total else megabytes(self.done)
+        return f"{share} ({self.note})" if self.note else share
+
+
+def in_steps(tell: Callable[[Progress], None], *, percent: int = 10) -> Callable[[Progress], None]:
+    """Pass progress on when it is worth a line: at the beginning, each so many per cent, and when the note changes."""
+    told: set[tuple[str, int, str]] = set()
+
+    def update(progress: Progress) -> None:
+        share = 100 * progress.done // progress.total if progress.total else progress.done // LEAST_BYTES // 160
+        step = progress.name, share // percent, progress.note
+        if step not in told:
+            told.add(step)
+            tell(progress)
+
+    return update
+
 
 def keep_quiet(_progress: Progress) -> None:
     """Show nothing."""
@@ -71,6 +104,7 @@ def download(
     ledger: Mapping[str, Entry] | None = None,
     on_progress: Callable[[Progress], None] = keep_quiet,
     stop: threading.Event | None = None,
+    pace: Pace = PACE,
 ) -> Entry:
     """Download a registered file into a folder, unless it is there; of several processes, one does.
 
@@ -90,6 +124,8 @@ def download(
         Called again and again; what it raises ends the download, which can be gone on with.
     stop
         Ends the download when set.
+    pace
+        How long it goes on trying.
 
     Returns
     -------
@@ -109,14 +145,14 @@ def download(
     Cancelled
         If `stop` was set.
     """
-    going = _Download(file, url, hosts=hosts, on_progress=on_progress, stop=stop or threading.Event())
+    going = _Download(file, url, hosts=hosts, on_progress=on_progress, stop=stop or threading.Event(), pace=pace)
     with locked_part(folder, file.name, going.wait_for_another) as part:
         if (found := part.finished(file, ledger)) is not None:
             return found
         try:
             return going.into(part, ledger)
         except OffshelfError as error:
-            if isinstance(error, DataLoss | NotFound):
+            if isinstance(error, DataLoss | NotFound) or not part.size:
                 part.remove()
             raise
 
@@ -132,6 +168,7 @@ class _Download:
         hosts: Collection[str],
         on_progress: Callable[[Progress], None],
         stop: threading.Event,
+        pace: Pace,
     ) -> None:
         self._file = file
         self._url = url
@@ -139,6 +176,8 @@ class _Download:
         self._most = file.size or LARGEST_BYTES
         self._on_progress = on_progress
         self._stop = stop
+        self._pace = pace
+        self._answered = False
 
     def wait_for_another(self) -> None:
         """Wait a moment while another process has the part."""
@@ -173,13 +212,10 @@ class _Download:
                 # A server that begins again each time, and is cut at one point, brings nothing new.
                 failures = 1 if part.size >= most + LEAST_BYTES else failures + 1
                 most = max(most, part.size)
-                if failures >= ATTEMPTS:
-                    raise Unavailable(
-                        f"{self._file.name} could not be downloaded: {error}. What has come is kept, and the next "
-                        "attempt goes on from there."
-                    ) from error
+                if failures >= (self._pace.attempts if self._answered else self._pace.first_attempts):
+                    raise self._given_up(part, error) from error
                 self._tell(part.size, part.total or self._file.size, f"{error}; trying again")
-                self._pause(full_jitter(failures, first=FIRST_SECONDS, longest=LONGEST_SECONDS))
+                self._pause(full_jitter(failures, first=self._pace.first_seconds, longest=self._pace.longest_seconds))
         return pieces > 1
 
     def _receive(self, part: Part) -> None:
@@ -190,7 +226,19 @@ class _Download:
             headers = {"Range": f"bytes={offset}-", "If-Range": version.etag}
         else:
             part.clear()
-        with ask(self._url, hosts=self._hosts, headers=headers) as response:
+        try:
+            self._ask(part, headers, version, offset)
+        except NoSuchRange:
+            # What is here is longer than the file, which must have changed: never to be gone on with.
+            part.clear()
+            raise
+        if part.total and part.size < part.total:
+            raise Interrupted(f"the line was cut after {part.size} of {part.total} bytes")
+        part.complete = True
+
+    def _ask(self, part: Part, headers: Mapping[str, str], version: Version | None, offset: int) -> None:
+        with ask(self._url, hosts=self._hosts, headers=headers, seconds=self._pace.silent_seconds) as response:
+            self._answered = True
             if response.status == _PARTIAL and version is not None:
                 if not _goes_on(response, version, offset):
                     part.clear()
@@ -202,9 +250,6 @@ class _Download:
             if part.total > self._most:
                 raise self._too_large(part.total)
             self._take(part, response)
-        if part.total and part.size < part.total:
-            raise Interrupted(f"the line was cut after {part.size} of {part.total} bytes")
-        part.complete = True
 
     def _take(self, part: Part, response: HTTPResponse) -> None:
         since, then = time.monotonic(), part.size
@@ -217,8 +262,12 @@ class _Download:
             now = time.monotonic()
             if part.size - then >= LEAST_BYTES:
                 since, then = now, part.size
-            elif now - since > LEAST_SECONDS:
+            elif now - since > self._pace.least_seconds:
                 raise Interrupted("the server sends next to nothing")
+
+    def _given_up(self, part: Part, error: Interrupted) -> Unavailable:
+        kept = "What has come is kept, and the next attempt goes on from there." if part.size else "Try again later."
+        return Unavailable(f"{self._file.name} could not be downloaded: {error}. {kept}")
 
     def _too_large(self, size: int) -> DataLoss:
         return DataLoss(

@@ -7,10 +7,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from offshelf.errors import DataLoss
+from offshelf.extraction.weights.checking import verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from offshelf.extraction.spec import WeightsFile
+    from offshelf.extraction.weights.checking import Entry
     from offshelf.store.bucket import Bucket
 
 KEPT_SECONDS = 30.0
@@ -58,13 +61,40 @@ class WeightsMirror:
         DataLoss
             If it was replaced meanwhile.
         """
-        pieces = [self._bucket.read(name, length=_PIECE_BYTES)]
-        size, version = pieces[0].size, pieces[0].version
-        while (offset := sum(len(piece.data) for piece in pieces)) < size:
-            pieces.append(self._bucket.read(name, offset=offset, length=_PIECE_BYTES))
-            if pieces[-1].version != version or not pieces[-1].data:
+        return b"".join(self._pieces(name))
+
+    def check(self, file: WeightsFile) -> Entry:
+        """Read a file, without holding it in memory, and see that it is the registered one.
+
+        Raises
+        ------
+        NotFound
+            If it is not there.
+        DataLoss
+            If it is another one, or was replaced meanwhile.
+        """
+        return verify(_Stream(self._pieces(file.name)), file)
+
+    def _pieces(self, name: str) -> Iterator[bytes]:
+        first = self._bucket.read(name, length=_PIECE_BYTES)
+        yield first.data
+        offset = len(first.data)
+        while offset < first.size:
+            piece = self._bucket.read(name, offset=offset, length=_PIECE_BYTES)
+            if piece.version != first.version or not piece.data:
                 raise DataLoss(f"{name} at {self.url} was replaced while it was read: try again.")
-        return b"".join(piece.data for piece in pieces)
+            yield piece.data
+            offset += len(piece.data)
+
+
+class _Stream:
+    """Pieces, as they come, to read from."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+
+    def read(self, _size: int, /) -> bytes:
+        return next(self._pieces, b"")
 
 
 @lru_cache(maxsize=4)

@@ -165,6 +165,17 @@ def locked_part(folder: Path, name: str, wait: Callable[[], None]) -> Iterator[P
             return
 
 
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Wait for, and have, a folder for this process alone; of those that ask for it this way."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _is(path: Path, descriptor: int) -> bool:
     try:
         here, there = os.fstat(descriptor), path.lstat()

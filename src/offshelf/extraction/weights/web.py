@@ -36,12 +36,17 @@ WAIT_SECONDS: Final = 30.0
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _GONE: Final = frozenset({404, 410})
 _DENIED: Final = frozenset({401, 403, 407})
-_PASSING: Final = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
+_NO_SUCH_RANGE: Final = 416
+_PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS: Final = range(300, 400)
 
 
 class Interrupted(Exception):
     """The line or the server failed; another try may do better. The text says how, for the middle of a sentence."""
+
+
+class NoSuchRange(Interrupted):
+    """The server has not as many bytes as were asked for."""
 
 
 class Hindered(Unavailable):
@@ -140,13 +145,13 @@ class _CheckedRedirects(HTTPRedirectHandler):
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
+        fp.close()  # its text would be read to the end, however long
         try:
             if req.type == "https" and not newurl.lower().startswith("https:"):
                 raise PermissionDenied(f"Weights are not fetched without encryption, to which {req.host} redirects.")
             check_address(newurl, self._hosts)
         except OffshelfError as error:
-            fp.close()
-            raise type(error)(f"{error.message} {req.host} redirected to it.") from None
+            raise PermissionDenied(f"{error.message} {req.host} redirected to it.") from None
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -171,6 +176,8 @@ def _refusal(status: int, host: str) -> Exception:
         return NotFound(f"{host} has no such file (status {status}).")
     if status in _DENIED:
         return PermissionDenied(f"{host} refuses (status {status}).")
+    if status == _NO_SUCH_RANGE:
+        return NoSuchRange(f"the file at {host} is shorter than it was")
     if status in _PASSING:
         return Interrupted(f"{host} answered with status {status}")
     if status in _REDIRECTS:
