@@ -14,6 +14,7 @@ from offshelf.cli.options import connection_options
 
 if TYPE_CHECKING:
     from offshelf.cli.options import Connection
+    from offshelf.client.records import CatalogExtractor
 
 _NAME = 17
 _WIDEST = 110
@@ -35,19 +36,39 @@ def catalog(connection: Connection, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))
         return
-    click.echo("Extractors")
-    for extractor in found.extractors:
-        features = f" {extractor.dimension} features." if extractor.dimension else ""
-        said = [f"{extractor.description}{features}"]
-        if extractor.restriction:
-            said.append(f"LICENCE: {extractor.restriction}")
-        if not extractor.available:
-            said.append(f"{'NOT HERE YET' if extractor.downloadable else 'NOT AVAILABLE'}: {extractor.reason}")
-        _entry(extractor.name, " ".join(said))
+    ready = [each for each in found.extractors if each.available]
+    downloadable = [each for each in found.extractors if each.downloadable and not each.available]
+    missing = [each for each in found.extractors if not each.available and not each.downloadable]
+    for title, extractors in (
+        ("Extractors", ready),
+        ("Extractors whose weights are downloaded for a run that names them, as in -e vgg16", downloadable),
+        ("Extractors that cannot be used here", missing),
+    ):
+        if extractors:
+            click.echo(title)
+            for extractor in extractors:
+                _entry(extractor.name, _said(extractor, with_reason=extractors is missing))
+            click.echo()
     for title, entries in (("Classifiers", found.classifiers), ("Measures", found.measures)):
-        click.echo(f"\n{title}")
+        click.echo(title)
         for entry in entries:
             _entry(entry.name, entry.description)
+        click.echo()
+    click.echo(
+        "After a network's name may stand what is taken from it, and its precision: resnet50:max, vgg16:flatten:bf16."
+    )
+    click.echo("Colours in steps of your own: lab:8,4,4. A network of your own: onnx:FILE or tflite:FILE.")
+
+
+def _said(extractor: CatalogExtractor, *, with_reason: bool) -> str:
+    said = [extractor.description]
+    if extractor.dimension:
+        said.append(f"{extractor.dimension} features.")
+    if extractor.restriction:
+        said.append(f"LICENCE: {extractor.restriction}")
+    if with_reason:
+        said.append(f"NOT AVAILABLE: {extractor.reason}")
+    return " ".join(said)
 
 
 def _entry(name: str, description: str) -> None:
