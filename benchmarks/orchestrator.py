@@ -254,7 +254,12 @@ def write_history(store: MemoryStore) -> str:
 
 async def serve_runs(url: str) -> None:
     """Be an orchestrator on a store: all of it but replicas. Its runs only change, twenty times a second."""
-    import offshelf.services.orchestrator.application  # noqa: F401  (its memory counts)
+    # Their memory counts: a cluster's orchestrator has them all.
+    import kubernetes.client  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+
+    import offshelf.services.orchestrator.application
+    import offshelf.services.orchestrator.tenure.cluster  # noqa: F401
     from offshelf.rpc.server import start
     from offshelf.services.orchestrator.runs.orchestration import Orchestrator
     from offshelf.services.orchestrator.servicer import OrchestratorServicer

@@ -34,7 +34,7 @@ documents() {
 secrets() {
   local made
   made=" $(documents Certificate | awk '$1 == "secretName:" {printf "%s ", $2}')"
-  documents Deployment StatefulSet | awk '
+  documents Deployment StatefulSet Job | awk '
     $1 == "secretName:" {print $2}
     $1 == "-" && $2 == "secretRef:" || $1 == "secretRef:" || $1 == "secretKeyRef:" {inside = 1; next}
     inside && $1 == "name:" {print $2; inside = 0}

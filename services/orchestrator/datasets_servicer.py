@@ -91,7 +91,7 @@ class DatasetServicer(dataset_pb2_grpc.DatasetServiceServicer):
 
     async def CollectGarbage(self, request: pb.CollectGarbageRequest, context: Context) -> pb.CollectGarbageResponse:
         del context
-        removal = await self._library.collect_garbage(days=request.days, dry_run=request.dry_run)
+        removal = await self._library.collect_garbage(days=request.days, dry_run=not request.delete)
         return pb.CollectGarbageResponse(removal=_removal(removal))
 
 

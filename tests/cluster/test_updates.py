@@ -75,7 +75,7 @@ def under_load(deployed: Deployed, model: tuple[str, bytes], folder: Path) -> It
 
 
 def test_a_rolling_update_fails_no_prediction(deployed: Deployed, model: tuple[str, bytes], tmp_path: Path) -> None:
-    """A new version of the predictor is rolled out while people use it, and nobody notices."""
+    """All pods of the predictor are replaced while people use it, and nobody notices."""
     with under_load(deployed, model, tmp_path) as load:
         kubectl("rollout", "restart", "deployment/predictor", "--namespace", NAMESPACE)
         kubectl("rollout", "status", "deployment/predictor", "--namespace", NAMESPACE, "--timeout=300s")
@@ -90,7 +90,7 @@ def test_new_certificates_fail_no_prediction(deployed: Deployed, model: tuple[st
     hosts = [argument for host in (node_address(), "localhost", "127.0.0.1") for argument in ("--host", host)]
     certs = deployed.folder / "certs"
     with under_load(deployed, model, tmp_path) as load:
-        for extra in ((), ("--new-authority",)):
+        for extra in ((), ("--new-authority",), ()):  # the last drops the old authority
             done = run_offshelf(("certs", certs, "--namespace", NAMESPACE, *hosts, *extra), deployed.client_environment)
             assert done.returncode == 0, done.stderr
             apply_certificates(certs)

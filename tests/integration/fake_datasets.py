@@ -115,7 +115,7 @@ class FakeDatasets(dataset_pb2_grpc.DatasetServiceServicer):
     ) -> pb.CollectGarbageResponse:
         """Find one segment."""
         check_token(context)
-        self.removals.append(f"{request.days} days{'?' * request.dry_run}")
+        self.removals.append(f"{request.days} days{'?' * (not request.delete)}")
         return pb.CollectGarbageResponse(removal=pb.Removal(segments=1, bytes=1000))
 
     def _find(self, digest: str, context: Any) -> pb.Dataset:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,7 +116,7 @@ async def test_a_dataset_is_uploaded_listed_and_deleted(tmp_path: Path, photos: 
                 assert client.delete_dataset("more", dry_run=True).images == 1
                 assert client.delete_dataset("more").datasets == client.delete_dataset(made.digest).datasets == 1
                 assert list(client.datasets()) == []
-                assert client.collect_garbage().bytes == 0
+                assert client.collect_garbage().bytes == client.collect_garbage(dry_run=False).bytes == 0
                 with pytest.raises(InvalidInput, match="7 days"):
                     client.collect_garbage(3)
                 with pytest.raises(NotFound, match="offshelf datasets list"):
@@ -122,6 +124,21 @@ async def test_a_dataset_is_uploaded_listed_and_deleted(tmp_path: Path, photos: 
 
         await asyncio.to_thread(use)
         assert list(service.store.list(keys.IMAGES)) == []
+
+
+async def test_garbage_goes_only_if_that_is_asked_for(tmp_path: Path) -> None:
+    """A call that leaves everything out tells what nothing needs, and deletes nothing."""
+    async with serving(tmp_path) as (service, address), open_channel(address, token=TOKEN) as channel:
+        stub = DatasetServiceStub(channel)
+        key = keys.image(digest_of_bytes(b"nobody's"))
+        service.store.put(key, b"nobody's")
+        old = time.time() - 8 * 86_400
+        os.utime(tmp_path / "store" / key, (old, old))
+        told = await stub.CollectGarbage(pb.CollectGarbageRequest())
+        assert told.removal.images == 1
+        assert service.store.stat(key) is not None
+        assert (await stub.CollectGarbage(pb.CollectGarbageRequest(delete=True))).removal == told.removal
+        assert service.store.stat(key) is None
 
 
 async def test_datasets_are_listed_in_pages(tmp_path: Path, photos: Path) -> None:

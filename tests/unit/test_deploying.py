@@ -123,6 +123,10 @@ def test_what_the_guide_patches_can_be_patched() -> None:
     blocks = [block for block in re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(), re.DOTALL) if "patches:" in block]
     patches = [patch for block in blocks for patch in yaml.safe_load(block)["patches"]]
     text = yaml.safe_dump({"resources": ["../../overlays/local"], "patches": patches})
+    fence = compose_overlay("guide", text.replace("overlays/local", "overlays/production")).one(
+        "NetworkPolicy", "all-to-store"
+    )
+    assert "ipBlock" in fence["spec"]["egress"][0]["to"][0]
     for deployment in compose_overlay("guide", text).services:
         pod, container = pod_of(deployment), containers(deployment)[0]
         assert pod["imagePullSecrets"] == [{"name": "registry"}]

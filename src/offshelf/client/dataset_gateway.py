@@ -121,7 +121,7 @@ class DatasetGateway:
 
     def collect_garbage(self, *, days: int, dry_run: bool) -> Removal:
         """Delete what nothing needs any more."""
-        request = dataset_pb2.CollectGarbageRequest(days=days, dry_run=dry_run)
+        request = dataset_pb2.CollectGarbageRequest(days=days, delete=not dry_run)
         return wire.removal_record(self._stub.CollectGarbage(request, timeout=_REMOVE_SECONDS).removal)
 
 

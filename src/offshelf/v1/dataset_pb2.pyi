@@ -521,21 +521,21 @@ Global___Removal: _TypeAlias = Removal  # noqa: Y015
 class CollectGarbageRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    DRY_RUN_FIELD_NUMBER: _builtins.int
+    DELETE_FIELD_NUMBER: _builtins.int
     DAYS_FIELD_NUMBER: _builtins.int
-    dry_run: _builtins.bool
-    """Say what would go, and delete nothing."""
+    delete: _builtins.bool
+    """Delete what is found; else it is only said what would go, so that nothing goes by mistake."""
     days: _builtins.int
     """Nothing younger than so many days goes; at least 7, and 0 means 7."""
     def __init__(
         self,
         *,
-        dry_run: _builtins.bool = ...,
+        delete: _builtins.bool = ...,
         days: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "dry_run", b"dry_run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "delete", b"delete"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
