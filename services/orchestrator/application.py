@@ -87,6 +87,7 @@ class OrchestratorService:
             undisturbed=lambda: self._desk.library.undisturbed(),  # noqa: PLW0108  (which is made later)
             figures=self._metrics,
             scratch=tenure.scratch,
+            extractors_at_a_time=tenure.extractors_at_a_time,
             downloads=self._downloads,
         )
         self._orchestrator = Orchestrator(

@@ -53,6 +53,7 @@ class OpenTenure:
     epoch = 1
     takes_up = True
     scratch = None
+    extractors_at_a_time = 0
 
     def __init__(self, fleet: Fleet, token_file: Path, tls: Path | None = None) -> None:
         self.fleet = fleet

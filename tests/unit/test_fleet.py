@@ -9,7 +9,7 @@ import pytest
 
 from offshelf.errors import StoreFull, Unavailable
 from offshelf.services.orchestrator.dispatch.budget import CoreBudget
-from offshelf.services.orchestrator.fleet.local import EXTRACTORS_AT_A_TIME, LocalFleet
+from offshelf.services.orchestrator.fleet.local import LocalFleet
 from offshelf.services.orchestrator.fleet.replicas import Replica, ReplicaPool, Role, RoleUnavailable
 
 if TYPE_CHECKING:
@@ -210,41 +210,6 @@ async def test_holders_that_come_at_once_share_one_replica(tmp_path: Path) -> No
     await asyncio.gather(*(use() for _ in range(3)))
     await fleet.close()
     assert fleet.lives == 1
-
-
-async def test_few_extractors_are_in_memory_at_a_time(tmp_path: Path) -> None:
-    """A run with the whole catalogue has two networks in memory, and each gets its turn."""
-    living: set[Role] = set()
-    most = 0
-
-    async def life(fleet: LocalFleet, role: Role) -> bool:
-        nonlocal most
-        living.add(role)
-        most = max(most, len(living))
-        fleet.pool.add(one := Replica(role, str(role), "127.0.0.1:1"))
-        try:
-            await asyncio.Event().wait()
-        finally:
-            fleet.pool.remove(one)
-            await asyncio.sleep(0)
-            living.remove(role)
-        return True
-
-    fleet = ScriptedFleet(tmp_path, life)
-    used: list[str] = []
-
-    async def use(name: str) -> None:
-        role = Role("extractor", name)
-        async with fleet.hold(role), fleet.pool.lease(role):
-            used.append(name)
-
-    names = [f"network{number}" for number in range(8)]
-    async with asyncio.timeout(10), fleet.hold(TRAINER), asyncio.TaskGroup() as group:
-        tasks = [group.create_task(use(name)) for name in names]
-        tasks[5].cancel()
-    await fleet.close()
-    assert sorted(used) == names[:5] + names[6:]
-    assert most == EXTRACTORS_AT_A_TIME + 1  # and the trainer
 
 
 async def test_a_lease_alone_waits_for_an_empty_replica_and_keeps_others_away() -> None:

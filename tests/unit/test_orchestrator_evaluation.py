@@ -137,6 +137,36 @@ def journal(log: RunLog) -> Journal:
     return Journal(RunStatus(spec, log.create("R1", spec.to_json())), log)
 
 
+async def test_few_extractors_of_a_run_are_in_memory() -> None:
+    """On one machine a run of the whole catalogue has two networks in memory at a time, and each gets its turn."""
+    held = 0
+    seen: list[int] = []
+
+    class Counting(Fleet):
+        @asynccontextmanager
+        async def hold(
+            self, role: Role, *, units: int = 1, tell: Callable[[str], None] = keep_quiet
+        ) -> AsyncIterator[None]:
+            nonlocal held
+            held += role.service == "extractor"
+            seen.append(held)
+            await asyncio.sleep(0)
+            try:
+                async with super().hold(role, units=units, tell=tell):
+                    yield
+            finally:
+                held -= role.service == "extractor"
+
+    bench = replace(workbench(MemoryStore(), Counting("extractor")), extractors_at_a_time=2)
+    run, turns = journal(RunLog(bench.store, 1)), bench.extraction_turns()
+    names = [f"network{number}" for number in range(8)]
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        for name in names:
+            group.create_task(Evaluation(name, PETS, bench, run, turns=turns).run())
+    assert len(run.status.left_out) == len(names)
+    assert (max(seen), held) == (2, 0)
+
+
 async def test_a_trainer_that_cannot_be_started_ends_the_run(store: MemoryStore) -> None:
     """Without a trainer there is no comparison; no extractor is left out for it."""
     run = journal(RunLog(store, 1))

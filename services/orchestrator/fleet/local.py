@@ -8,7 +8,7 @@ import logging
 import signal
 import sys
 import time
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,10 +33,6 @@ STEADY_SECONDS = 5.0
 
 LINGER_SECONDS: Mapping[str, float] = {"extractor": 0.0, "trainer": 30.0, "stats": 30.0, "predictor": float("inf")}
 """How long a replica outlives its last holder: an extractor holds a whole network in memory and goes at once."""
-
-EXTRACTORS_AT_A_TIME = 2
-"""Processes of extractors that there are: one extracts with all cores while the next gets ready. Each holds a network,
-and those of a whole catalogue would not fit into a laptop's memory."""
 
 
 @dataclass(slots=True)
@@ -72,7 +68,6 @@ class LocalFleet:
         self._grace = grace
         self._members: dict[Role, _Member] = {}
         self._retiring: set[asyncio.Task[None]] = set()
-        self._extractors = asyncio.Semaphore(EXTRACTORS_AT_A_TIME)
         self._pool = ReplicaPool(lambda role: 2 if role.service == "extractor" else slots)
 
     @property
@@ -135,11 +130,6 @@ class LocalFleet:
             member.keeper = None
 
     async def _keep(self, role: Role) -> None:
-        """Keep a process of the role running until cancelled; an extractor's as soon as there is room for it."""
-        async with self._extractors if role.service == "extractor" else nullcontext():
-            await self._live(role)
-
-    async def _live(self, role: Role) -> None:
         """Start the role's process, again and again when it dies, until cancelled."""
         failures = 0
         while failures < STARTS:

@@ -16,6 +16,7 @@ from offshelf.services.orchestrator.runs.planning import plan_scoring
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from offshelf.datasets import Dataset
     from offshelf.features import FeatureTable
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 class Evaluation:
     """What one extractor contributes to a run.
 
+    Parameters
+    ----------
+    turns
+        As for `Extraction`.
+
     Attributes
     ----------
     features
@@ -34,10 +40,18 @@ class Evaluation:
         What names the scores of each classifier that has all its folds.
     """
 
-    def __init__(self, extractor: str, dataset: Dataset, bench: Workbench, journal: Journal) -> None:
+    def __init__(
+        self,
+        extractor: str,
+        dataset: Dataset,
+        bench: Workbench,
+        journal: Journal,
+        *,
+        turns: AbstractAsyncContextManager[object] | None = None,
+    ) -> None:
         self.extractor = extractor
         # What is extracted will be scored: a trainer gets ready meanwhile, and more once there is work for them.
-        self.features = Extraction(extractor, dataset, bench, journal, next_=(TRAINER,))
+        self.features = Extraction(extractor, dataset, bench, journal, next_=(TRAINER,), turns=turns)
         self.scores: dict[str, str] = {}
         self._dataset = dataset
         self._bench = bench

@@ -100,7 +100,10 @@ class Execution:
         """Have every combination scored; returns what names the scores of each that could be."""
         spec = self._spec
         self._status.progress.combinations_total = len(spec.extractors) * len(spec.classifiers)
-        self._evaluations = {name: Evaluation(name, dataset, self._bench, self._journal) for name in spec.extractors}
+        turns = self._bench.extraction_turns()
+        self._evaluations = {
+            name: Evaluation(name, dataset, self._bench, self._journal, turns=turns) for name in spec.extractors
+        }
         await all_of(evaluation.run() for evaluation in self._evaluations.values())
         scores = {
             Combination(name, classifier): digest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from typing import TYPE_CHECKING
 
 from offshelf import features
@@ -16,6 +16,7 @@ from offshelf.services.orchestrator.runs.planning import SegmentShelf, plan_extr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from offshelf.datasets import Dataset
     from offshelf.extraction.spec import ExtractorSpec
@@ -33,6 +34,8 @@ class Extraction:
     ----------
     next_
         Roles that will have work when there are features: they get ready while some are extracted.
+    turns
+        Entered for as long as replicas are in use: see `Workbench.extraction_turns`.
 
     Attributes
     ----------
@@ -45,7 +48,14 @@ class Extraction:
     """
 
     def __init__(
-        self, extractor: str, dataset: Dataset, bench: Workbench, journal: Journal, *, next_: tuple[Role, ...] = ()
+        self,
+        extractor: str,
+        dataset: Dataset,
+        bench: Workbench,
+        journal: Journal,
+        *,
+        next_: tuple[Role, ...] = (),
+        turns: AbstractAsyncContextManager[object] | None = None,
     ) -> None:
         self.extractor = extractor
         self.table: FeatureTable | None = None
@@ -55,6 +65,7 @@ class Extraction:
         self._bench = bench
         self._journal = journal
         self._next = next_
+        self._turns = turns or nullcontext()
         self._spec = journal.status.spec
         self._progress = journal.status.progress
         self._fingerprint = ""
@@ -147,6 +158,7 @@ class Extraction:
         fleet = self._bench.fleet
         try:
             async with AsyncExitStack() as held:
+                await held.enter_async_context(self._turns)
                 units = len(plan.units)
                 await held.enter_async_context(self._journal.hold(fleet, fleet.role_of(self.extractor), units=units))
                 for role in self._next:

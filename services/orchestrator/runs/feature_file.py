@@ -65,7 +65,8 @@ class FeatureFile:
             What the store raises.
         """
         names = self._journal.status.spec.extractors
-        made = [Extraction(name, self._dataset, self._bench, self._journal) for name in names]
+        turns = self._bench.extraction_turns()
+        made = [Extraction(name, self._dataset, self._bench, self._journal, turns=turns) for name in names]
         await all_of(extraction.run() for extraction in made)
         usable = {extraction.extractor: extraction for extraction in made if await self._is_of_use(extraction)}
         tables = {name: extraction.table for name, extraction in usable.items() if extraction.table is not None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -15,6 +15,7 @@ from offshelf.services.orchestrator.runs import runlog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from offshelf.services.orchestrator.catalog import ExtractorCatalog
@@ -58,6 +59,12 @@ class Workbench:
     """Held by the run that uses it: it may have room for one."""
     downloads: Downloads | None = None
     """Downloads weights for the other services, where they are on this machine."""
+    extractors_at_a_time: int = 0
+    """Extractors that one run has in use; 0 for all that it names."""
+
+    def extraction_turns(self) -> AbstractAsyncContextManager[object]:
+        """Make what the extractors of one run wait in for their turn."""
+        return asyncio.Semaphore(self.extractors_at_a_time) if self.extractors_at_a_time else nullcontext()
 
 
 class Journal:

@@ -50,6 +50,11 @@ class Tenure(Protocol):
         """Folder for large files that are needed for a while; None for the system's."""
         ...
 
+    @property
+    def extractors_at_a_time(self) -> int:
+        """Extractors that one run has in use; 0 for all."""
+        ...
+
     async def locate_predictor(self) -> str:
         """Return where predictions are served, as HOST:PORT. Raises `Unavailable`."""
         ...

@@ -29,6 +29,7 @@ class ClusterTenure:
         self.epoch = ownership.epoch
         self.token_file = settings.token_file
         self.scratch = None
+        self.extractors_at_a_time = 0
         self.fleet = KubernetesFleet(api, max_replicas=settings.max_replicas, idle_seconds=settings.idle_seconds)
         pool = self.fleet.pool
         self.peers = GrpcPeers(

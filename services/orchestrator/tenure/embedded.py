@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from offshelf.errors import InvalidInput, OffshelfError
 from offshelf.rpc.auth import read_token
@@ -36,6 +36,11 @@ _NOT_INHERITED = frozenset(
 """What is for the orchestrator's own server. Its children are on loopback and know the one token."""
 
 
+EXTRACTORS_AT_A_TIME: Final = 2
+"""Of a run: one extracts with all cores while the next gets ready. Each is a process with a network in it, and those of
+a whole catalogue would not fit into a laptop's memory."""
+
+
 class EmbeddedTenure:
     """Holds the lock of a store, which the kernel releases however the process ends; a `Tenure`.
 
@@ -50,6 +55,7 @@ class EmbeddedTenure:
         self.takes_up = not self._attached
         self.token_file = ownership.token_file
         self.scratch: Path | None = ownership.scratch  # the system's own may be in memory
+        self.extractors_at_a_time = EXTRACTORS_AT_A_TIME
         self.fleet = LocalFleet(
             environment=_children_environment(settings, ownership.token_file),
             logs=ownership.logs,
