@@ -9,6 +9,8 @@ from offshelf.errors import (
     Cancelled,
     Conflict,
     DataLoss,
+    EngineMismatch,
+    EngineUnavailable,
     InvalidInput,
     NotFound,
     OffshelfError,
@@ -18,6 +20,7 @@ from offshelf.errors import (
 )
 from offshelf.extraction.runtime import load_openvino
 from offshelf.extraction.spec import fingerprint as fingerprint_of
+from offshelf.extraction.spec import fingerprints
 from offshelf.leases import LeaseCache
 
 if TYPE_CHECKING:
@@ -58,6 +61,8 @@ class Serves(Protocol):
         ------
         Conflict
             If this replica has no such extractor, or in another version.
+        EngineMismatch
+            If it has it on another engine.
         InvalidInput
             If it cannot be loaded.
         """
@@ -98,10 +103,11 @@ class OneExtractor:
     def lease(self, name: str, fingerprint: str) -> Iterator[Extraction]:
         """See `Serves`; the only extractor needs no name."""
         serves = self._extraction.spec.name
-        if name not in {"", serves}:
+        # A network of a user's own may have another file name by now; its fingerprint says that it is the same one.
+        if name not in {"", serves} and fingerprint != self._extraction.fingerprint:
             # No fault of the request's: an address may have passed from one pod to another.
             raise Conflict(f"This replica serves {serves}, not {name!r}.")
-        _check_fingerprint(serves, fingerprint, self._extraction.fingerprint)
+        _check_fingerprint(self._extraction.spec, fingerprint)
         yield self._extraction
 
     @property
@@ -151,7 +157,7 @@ class CustomExtractors:
             spec = self._extractors.find(name)
         except (NotFound, DataLoss) as error:
             raise InvalidInput(error.message) from error
-        _check_fingerprint(spec.name, fingerprint, fingerprint_of(spec))
+        _check_fingerprint(spec, fingerprint)
         with self._loaded.lease(spec.name) as extraction:
             yield extraction
 
@@ -168,17 +174,23 @@ class CustomExtractors:
         extraction = self._make(self._extractors.find(name))
         try:
             extraction.start()  # which closes what it cannot start
-        except (Cancelled, StoreDenied, StoreFull, StoreUnavailable):
-            raise
+        except (Cancelled, EngineUnavailable, StoreDenied, StoreFull, StoreUnavailable):
+            raise  # what is away is waited for
         except OffshelfError as error:
             # Whatever it is, it is this extractor's fault, and not that of the replica, which serves others.
             raise InvalidInput(error.message) from error
         return extraction
 
 
-def _check_fingerprint(name: str, wanted: str, here: str) -> None:
-    if wanted not in {"", here}:
-        raise Conflict(
-            f"This replica's {name} has another fingerprint than the one asked for: all services must have the same "
-            "version of Offshelf."
+def _check_fingerprint(spec: ExtractorSpec, wanted: str) -> None:
+    if wanted in {"", fingerprint_of(spec)}:
+        return
+    if wanted in fingerprints(spec):
+        raise EngineMismatch(
+            f"{spec.name} runs on another engine here than where its run was planned: OFFSHELF_REMOTE_ENGINES must be "
+            "the same for all services."
         )
+    raise Conflict(
+        f"This replica's {spec.name} has another fingerprint than the one asked for: all services must have the same "
+        "version of Offshelf."
+    )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from offshelf.errors import (
     Cancelled,
+    Conflict,
     DataLoss,
+    EngineMismatch,
+    EngineUnavailable,
     Internal,
     InvalidInput,
     NotFound,
@@ -17,7 +21,8 @@ from offshelf.errors import (
     Unavailable,
 )
 from offshelf.extraction.extractors import Extractors
-from offshelf.services.extractor.serving import CustomExtractors
+from offshelf.extraction.spec import fingerprint
+from offshelf.services.extractor.serving import CustomExtractors, OneExtractor
 from tests.unit.fakes import MemoryStore
 
 if TYPE_CHECKING:
@@ -54,8 +59,28 @@ def test_one_that_cannot_be_loaded_is_its_own_fault(error: type[OffshelfError]) 
         pass
 
 
-@pytest.mark.parametrize("error", [Cancelled, StoreUnavailable])
+@pytest.mark.parametrize("error", [Cancelled, EngineUnavailable, StoreUnavailable])
 def test_one_that_waits_for_something_else_is_not_at_fault(error: type[OffshelfError]) -> None:
-    """An absent store, or the end of the replica, leaves no extractor out."""
+    """An absent store or engine, or the end of the replica, leaves no extractor out."""
     with pytest.raises(error), custom(error("not now")).lease("lab:8,4,4", ""):
+        pass
+
+
+def test_another_engine_is_no_other_version() -> None:
+    """Services that were told of different engines are told apart from services of different versions."""
+    here, remote = (Extractors(MemoryStore(), remote=names).find("vgg16") for names in ((), ("vgg16",)))
+    replica = OneExtractor(SimpleNamespace(spec=here, fingerprint=fingerprint(here)))  # type: ignore[arg-type]
+    with pytest.raises(EngineMismatch, match="OFFSHELF_REMOTE_ENGINES"), replica.lease("vgg16", fingerprint(remote)):
+        pass
+    with pytest.raises(Conflict, match="same version of Offshelf"), replica.lease("vgg16", "0" * 64):
+        pass
+
+
+def test_a_network_is_the_same_under_another_file_name() -> None:
+    """A network that was uploaded again from a renamed file is served to who knows it by its old name."""
+    spec = Extractors(MemoryStore()).find("hog")
+    replica = OneExtractor(SimpleNamespace(spec=spec, fingerprint=fingerprint(spec)))  # type: ignore[arg-type]
+    with replica.lease("another name", fingerprint(spec)) as extraction:
+        assert extraction.spec is spec
+    with pytest.raises(Conflict, match="serves hog"), replica.lease("another name", ""):
         pass
