@@ -19,6 +19,7 @@ from offshelf.extraction import registry
 from offshelf.extraction.spec import Network
 from offshelf.extraction.weights.arrays import parse_arrays
 from offshelf.extraction.weights.finding import availability, read_weights
+from offshelf.extraction.weights.mirror import open_mirror
 from offshelf.services.orchestrator.holdings.fetching import Fetcher, read_beside
 from offshelf.store import open_bucket, open_store
 from tests.contract.conftest import own_prefix
@@ -177,6 +178,10 @@ def test_weights_are_pulled_into_a_bucket_once(
         assert list(tmp_path.rglob("*.h5*")) == []
         for each in ("one", "two"):
             assert read_weights(networks[each], address)[1] == CONTENT[f"{each}.h5"]
+        recorded = open_mirror(address).ledger()
+        assert {each: entry.sha256 for each, entry in recorded.items()} == {
+            "two.h5": hashlib.sha256(CONTENT["two.h5"]).hexdigest()
+        }
         assert main(["weights", "verify"]) == 0
         bucket.put("weights/one.h5", b"damaged")
         capsys.readouterr()

@@ -55,6 +55,10 @@ class MemoryBucket:
         data = self.objects[name]
         return Piece(data[offset : offset + length], len(data), hashlib.sha256(data).hexdigest())
 
+    def put_file(self, name: str, path: Path) -> None:
+        """Write an object."""
+        self.objects[name] = path.read_bytes()
+
 
 def test_a_bucket_is_listed_as_a_folder_is(tmp_path: Path) -> None:
     """A user gets the same images, labels and number of ignored files from a bucket as from a folder with the same."""

@@ -54,7 +54,8 @@ class WeightsFile:
     digest: str
     """What its bytes must have, checked before anything is parsed: "sha256:<hex>", or "md5:" or "sha1:" where the
     authors publish nothing better and nobody here has had the file. Where there is none at all, "size:<bytes>", for
-    formats in which any bytes of that length are numbers; the SHA-256 of the first file then holds from there on."""
+    formats in which any bytes of that length are numbers. Where it is not a SHA-256, that of the first file which is
+    downloaded or verified is recorded beside it, if we may write there, and holds from then on."""
     source: str = ""
     """Address of its authors' copy; empty if none is published in this form."""
     size: int = 0

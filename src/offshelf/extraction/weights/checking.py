@@ -57,6 +57,11 @@ Ledger = dict[str, Entry]
 """Entries by the names of files."""
 
 
+def is_weak(file: WeightsFile) -> bool:
+    """Tell whether a file's registered digest alone does not say which bytes it has, so that they are recorded."""
+    return not file.digest.startswith("sha256:")
+
+
 def verify(stream: Readable, file: WeightsFile, ledger: Mapping[str, Entry] | None = None) -> Entry:
     """See that what a stream gives is a registered file, byte for byte.
 

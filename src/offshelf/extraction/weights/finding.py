@@ -10,7 +10,6 @@ installation's own bucket.
 
 from __future__ import annotations
 
-import io
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -25,7 +24,6 @@ from offshelf.errors import (
     Unavailable,
 )
 from offshelf.extraction.spec import CONVERTER_VERSION, REMOTE_ENGINE, Network, fingerprint
-from offshelf.extraction.weights.checking import verify
 from offshelf.extraction.weights.downloads import keep_quiet
 from offshelf.extraction.weights.fetching import NEVER, Source, is_web
 from offshelf.extraction.weights.folder import WeightsFolder, cache_folder
@@ -234,11 +232,9 @@ def _from_bucket(address: str) -> Callable[[WeightsFile], bytes | None]:
 
     def read(file: WeightsFile) -> bytes | None:
         try:
-            data = mirror.read(file.name)
+            return mirror.read(file)
         except NotFound:
             return None
-        verify(io.BytesIO(data), file)
-        return data
 
     return read
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from offshelf.errors import OffshelfError, StoreDenied
-from offshelf.extraction.weights.checking import LEDGER, read_ledger, verify, write_ledger
+from offshelf.extraction.weights.checking import LEDGER, is_weak, read_ledger, verify, write_ledger
 from offshelf.extraction.weights.downloads import download, keep_quiet
 from offshelf.extraction.weights.parts import folder_errors, locked_folder
 
@@ -116,7 +116,7 @@ class WeightsFolder:
             If it is another file than registered, or than recorded before.
         """
         entry = self.find(file)
-        if entry is not None and not file.digest.startswith("sha256:"):
+        if entry is not None and is_weak(file):
             with suppress(OffshelfError):  # a folder that is only read is as good as its owner makes it
                 self.record({file.name: entry})
         return entry

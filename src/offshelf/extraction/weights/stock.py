@@ -11,8 +11,7 @@ from offshelf.extraction import registry
 from offshelf.extraction.spec import Network
 from offshelf.extraction.weights.downloads import keep_quiet
 from offshelf.extraction.weights.finding import accepted, fetch_weights, folder_of
-from offshelf.extraction.weights.mirror import WeightsMirror, open_mirror
-from offshelf.store import open_bucket
+from offshelf.extraction.weights.mirror import open_mirror
 from offshelf.store.addresses import is_s3
 
 if TYPE_CHECKING:
@@ -143,11 +142,10 @@ def pull(
 def _pull_into_bucket(
     spec: ExtractorSpec, address: str, fetch: FetchPolicy, on_progress: Callable[[Progress], None]
 ) -> tuple[WeightsFile, bool]:
-    bucket = open_bucket(address)
-    mirror = WeightsMirror(bucket)
+    mirror = open_mirror(address)
     for file in accepted(spec):
         try:
-            mirror.check(file)
+            mirror.vouch(file)
         except (NotFound, DataLoss):
             continue  # and put there, or replaced
         else:
@@ -157,7 +155,7 @@ def _pull_into_bucket(
     before = [file.name for file in accepted(spec) if (cache.path / file.name).exists()]
     file, _ = pull(spec, "", fetch, on_progress=on_progress)
     path = cache.path / file.name
-    bucket.put_file(file.name, path)
+    mirror.put(file, path)
     if file.name not in before:
         path.unlink()
     return file, True
