@@ -116,8 +116,8 @@ class Settings:
     """Whether weights that are missing are downloaded from their authors ("auto") or not ("never")."""
 
     fetch_hosts: tuple[str, ...] = ()
-    """Hosts that files may be downloaded from, separated by white space. Unset: those that registered weights come
-    from, for these alone; networks that users name by an address are fetched from no host then."""
+    """Hosts that files may be downloaded from, separated by white space: the only ones for networks that users name by
+    an address, and for registered weights, such as a mirror's redirects, besides those of their authors."""
 
     cores: int = field(default_factory=available_cores)
     """Cores to use. Unset: those that the CPU affinity and the cgroup of the process allow."""

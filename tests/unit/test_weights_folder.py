@@ -12,7 +12,7 @@ from offshelf.errors import DataLoss, InvalidInput, NotFound, StoreDenied
 from offshelf.extraction.conversion import network_of
 from offshelf.extraction.spec import WeightsFile
 from offshelf.extraction.weights.checking import LEDGER, Entry, read_ledger, write_ledger
-from offshelf.extraction.weights.fetching import FetchPolicy
+from offshelf.extraction.weights.fetching import HOSTS, FetchPolicy
 from offshelf.extraction.weights.finding import accepted, availability, read_weights
 from offshelf.extraction.weights.folder import WeightsFolder, cache_folder
 from offshelf.settings import Settings
@@ -169,6 +169,21 @@ def test_nobody_is_asked_where_nothing_is_fetched() -> None:
     assert hosts(weights="/srv/weights") == ["storage.googleapis.com"]
     assert hosts(weights="https://Mirror.example.org/w", fetch="never") == ["mirror.example.org"]
     assert hosts(weights="https://mirror.example.org/w") == ["mirror.example.org", "storage.googleapis.com"]
+
+
+def test_hosts_that_an_operator_adds_are_added() -> None:
+    """Who allows a host for users' networks, or for a mirror's redirects, can still download weights from authors."""
+    files = accepted(NETWORKS["one"])
+
+    def hosts(**settings: Any) -> tuple[str, ...]:
+        policy = FetchPolicy.of(Settings(store="/s", fetch_hosts=("files.example.org",), **settings))
+        return next((source.hosts for source in policy.sources(files)), ())
+
+    mirror = "https://mirror.example.org/w"
+    assert hosts() == (*HOSTS, "files.example.org")
+    assert hosts(fetch="never") == ()
+    assert hosts(fetch="never", weights=mirror) == ("mirror.example.org", "files.example.org")
+    assert hosts(weights=mirror) == ("mirror.example.org", *HOSTS, "files.example.org")
 
 
 def test_nothing_is_kept_of_a_file_that_is_wrong(folder: WeightsFolder) -> None:

@@ -52,16 +52,16 @@ class FetchPolicy:
     allowed: bool
     """Whether its authors are."""
     hosts: tuple[str, ...]
-    """Those of authors, who may be asked, and may be redirected to."""
+    """Those that may be asked, and may be redirected to: of authors, and what else the operator has named."""
     mirror: str = ""
     """Address of a mirror on the web, which is asked first, whether authors are or not: an operator has named it."""
 
     @classmethod
     def of(cls, settings: Settings) -> FetchPolicy:
-        """Read it from a service's settings."""
+        """Read it from a service's settings, which may name hosts besides those of authors."""
         allowed = settings.fetch == "auto"
         mirror = settings.weights.rstrip("/") if is_web(settings.weights) else ""
-        return cls(allowed, settings.fetch_hosts or (HOSTS if allowed else ()), mirror)
+        return cls(allowed, (*(HOSTS if allowed else ()), *settings.fetch_hosts), mirror)
 
     def sources(self, files: Sequence[WeightsFile]) -> list[Source]:
         """List where files, any of which will do, can be downloaded from, the best first."""
