@@ -18,6 +18,7 @@ from offshelf.errors import DataLoss, InvalidInput, NotFound, PermissionDenied, 
 from offshelf.extraction import registry
 from offshelf.extraction.spec import Network
 from offshelf.extraction.weights.arrays import parse_arrays
+from offshelf.extraction.weights.checking import LEDGER, read_ledger
 from offshelf.extraction.weights.finding import availability, read_weights
 from offshelf.extraction.weights.mirror import open_mirror
 from offshelf.services.orchestrator.holdings.fetching import Fetcher, read_beside
@@ -189,6 +190,43 @@ def test_weights_are_pulled_into_a_bucket_once(
         assert "BAD  one.h5 is not the file it should be" in capsys.readouterr().out
         assert main(pull) == 0
         assert len(authors.requests) == 3
+
+
+@pytest.mark.usefixtures("environ")
+def test_weights_are_verified_in_the_bucket_and_in_the_cache(
+    s3_server: S3Server, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A user is told of each place that a run may read a file from whether it has the right one."""
+    networks = small_networks()
+    monkeypatch.setattr(registry, "EXTRACTORS", MappingProxyType(networks))
+    monkeypatch.setenv("OFFSHELF_WEIGHTS", f"s3://{name}/weights")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bucket = Photos(s3_server, name, {"weights/one.h5": CONTENT["one.h5"], "weights/theirs": CONTENT["theirs"]})
+    cache = tmp_path / "offshelf" / "weights"
+    cache.mkdir(parents=True)
+    (cache / "two.h5").write_bytes(CONTENT["two.h5"])
+
+    def verified() -> tuple[int, list[str]]:
+        capsys.readouterr()
+        status = main(["weights", "verify"])
+        return status, capsys.readouterr().out.splitlines()
+
+    there, here = f"({open_mirror(f's3://{name}/weights').url})", f"({cache})"
+    right = [f"ok   one.h5 {there}", f"ok   two.h5 {here}", f"ok   theirs {there}"]
+    assert verified() == (0, right)
+    assert read_ledger((cache / LEDGER).read_bytes()).keys() == {"two.h5"}
+    assert open_mirror(f"s3://{name}/weights").ledger().keys() == {"theirs"}
+    (cache / "one.h5").write_bytes(b"wrong")
+    status, (first, second, *others) = verified()
+    assert (status, first, others) == (1, right[0], right[1:])
+    assert second.startswith("BAD  one.h5 is not the file it should be (SHA-256")
+    assert second.endswith(here)
+    bucket.put("weights/one.h5", b"wrong")
+    (cache / "one.h5").write_bytes(CONTENT["one.h5"])
+    status, (first, second, *_) = verified()
+    assert (status, second) == (1, f"ok   one.h5 {here}")
+    assert first.startswith("BAD  one.h5 is not the file it should be")
+    assert first.endswith(there)
 
 
 def test_a_network_is_fetched_from_a_bucket_of_data(s3_server: S3Server, name: str, environ: Mapping[str, str]) -> None:

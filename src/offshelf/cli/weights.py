@@ -135,27 +135,20 @@ def pull(
 @folder_option
 @click.pass_context
 def verify(context: click.Context, *, names: tuple[str, ...], place: str | None) -> None:
-    """Read all files of weights that are there, and see that each is the one that it should be."""
-    from offshelf.extraction.weights.mirror import open_mirror
-    from offshelf.extraction.weights.stock import State, networks, take_stock
+    """Read all files of weights, in each place where they are, and see that each is the one that it should be."""
+    from offshelf.extraction.weights.stock import networks, verify_all
     from offshelf.store.addresses import is_s3
 
     where, _ = weights_settings(place, "never")
-    checked: dict[str, str] = {}
-    for each in take_stock(networks(names), where, vouch=True):
-        if each.state is State.MISSING or each.file.name in checked:
-            continue
-        reason = each.reason
-        if is_s3(where):
-            try:
-                open_mirror(where).check(each.file)
-            except OffshelfError as error:
-                reason = error.message
-        checked[each.file.name] = reason
-        click.echo(f"BAD  {reason}" if reason else f"ok   {each.file.name}")
-    if not checked:
+    found, bad = False, False
+    for each in verify_all(networks(names), where):
+        found, bad = True, bad or bool(each.reason)
+        # A bucket and the cache may both have the file.
+        place_shown = f" ({each.place})" if is_s3(where) else ""
+        click.echo(f"BAD  {each.reason}{place_shown}" if each.reason else f"ok   {each.file.name}{place_shown}")
+    if not found:
         click.echo("There are no files of weights.")
-    context.exit(int(any(checked.values())))
+    context.exit(int(bad))
 
 
 @weights.command()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from offshelf.errors import DataLoss, InvalidInput, NotFound
+from offshelf.errors import DataLoss, InvalidInput, NotFound, PermissionDenied
 from offshelf.extraction import registry
 from offshelf.extraction.spec import Network
 from offshelf.extraction.weights.downloads import keep_quiet
@@ -15,9 +15,10 @@ from offshelf.extraction.weights.mirror import open_mirror
 from offshelf.store.addresses import is_s3
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from offshelf.extraction.spec import ExtractorSpec, Weights, WeightsFile
+    from offshelf.extraction.weights.checking import Entry
     from offshelf.extraction.weights.downloads import Progress
     from offshelf.extraction.weights.fetching import FetchPolicy
 
@@ -39,6 +40,17 @@ class Stocked:
     weights: Weights
     file: WeightsFile
     state: State
+    reason: str = ""
+    """What is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A file that was read where it is."""
+
+    file: WeightsFile
+    place: str
+    """Folder or bucket."""
     reason: str = ""
     """What is wrong with it."""
 
@@ -69,7 +81,7 @@ def known_files() -> dict[str, WeightsFile]:
     return {file.name: file for spec in networks() for file in accepted(spec)}
 
 
-def take_stock(specs: Iterable[ExtractorSpec], weights: str, *, vouch: bool = False) -> list[Stocked]:
+def take_stock(specs: Iterable[ExtractorSpec], weights: str) -> list[Stocked]:
     """Look where the files of extractors are; those in a folder are read and checked, a bucket is asked for names.
 
     Parameters
@@ -78,23 +90,49 @@ def take_stock(specs: Iterable[ExtractorSpec], weights: str, *, vouch: bool = Fa
         The extractors.
     weights
         Where to look: `Settings.weights`.
-    vouch
-        Whether files that have weak digests are recorded; see `WeightsFolder.vouch`.
     """
     folder = folder_of(weights)
-    find = folder.vouch if vouch else folder.find
     mirror = open_mirror(weights) if is_s3(weights) else None
     stocked = []
     for spec in specs:
         for file in accepted(spec):
             reason = ""
             try:
-                here = (mirror is not None and mirror.has(file.name)) or find(file) is not None
+                here = (mirror is not None and mirror.has(file.name)) or folder.find(file) is not None
                 state = State.HERE if here else State.MISSING
             except DataLoss as error:
                 state, reason = State.WRONG, error.message
             stocked.append(Stocked(spec.name, weights_of(spec), file, state, reason))
     return stocked
+
+
+def verify_all(specs: Iterable[ExtractorSpec], weights: str) -> Iterator[Verified]:
+    """Read the files of extractors in each place where they are, and record those that have weak digests.
+
+    Parameters
+    ----------
+    specs, weights
+        As for `take_stock`. With a bucket, that and the user's cache are places, since runs look into both.
+
+    Yields
+    ------
+    Verified
+        One a file and place, as they are read.
+    """
+    folder = folder_of(weights)
+    places: list[tuple[str, Callable[[WeightsFile], Entry | None]]] = [(str(folder.path), folder.vouch)]
+    if is_s3(weights):
+        mirror = open_mirror(weights)
+        places.insert(0, (mirror.url, mirror.vouch))
+    for file in dict.fromkeys(file for spec in specs for file in accepted(spec)):
+        for place, vouch in places:
+            try:
+                if vouch(file) is not None:
+                    yield Verified(file, place)
+            except NotFound:
+                pass
+            except (DataLoss, PermissionDenied) as error:
+                yield Verified(file, place, error.message)
 
 
 def pull(
