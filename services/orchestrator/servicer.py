@@ -16,7 +16,7 @@ from offshelf.errors import InvalidInput
 from offshelf.estimators import registry as classifiers
 from offshelf.rpc.audit import name_target
 from offshelf.rpc.auth import current_caller
-from offshelf.runs import Combination, RunGoal, RunState
+from offshelf.runs import Combination, RunFetch, RunGoal, RunState
 from offshelf.services.orchestrator.holdings.admission import Admission
 from offshelf.services.orchestrator.runs.intake import Request
 from offshelf.v1 import orchestrator_pb2 as pb
@@ -88,6 +88,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
                 seed=spec.seed,
                 choice=Combination(spec.choice.extractor, spec.choice.classifier) if spec.HasField("choice") else None,
                 goal=_goal(spec.goal),
+                fetch=_fetch(spec.fetch),
             ),
             request_id=request.request_id,
             user=current_caller().name,
@@ -168,6 +169,8 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
 
 _GOALS = {RunGoal.COMPARISON: pb.RUN_GOAL_COMPARISON, RunGoal.FEATURES: pb.RUN_GOAL_FEATURES}
 
+_FETCHES = {RunFetch.AUTO: pb.RUN_FETCH_AUTO, RunFetch.NEVER: pb.RUN_FETCH_NEVER}
+
 _STATES = {
     RunState.PENDING: pb.RUN_STATE_PENDING,
     RunState.RUNNING: pb.RUN_STATE_RUNNING,
@@ -187,6 +190,15 @@ def _goal(goal: pb.RunGoal.ValueType) -> RunGoal:
     return known[goal]
 
 
+def _fetch(fetch: pb.RunFetch.ValueType) -> RunFetch:
+    if fetch == pb.RUN_FETCH_UNSPECIFIED:
+        return RunFetch.AUTO
+    known = {number: name for name, number in _FETCHES.items()}
+    if fetch not in known:
+        raise InvalidInput("This server does not know what the run may download: it is older than its client.")
+    return known[fetch]
+
+
 def _run(status: RunStatus) -> pb.Run:
     spec = status.spec
     created = Timestamp()
@@ -202,6 +214,7 @@ def _run(status: RunStatus) -> pb.Run:
             seed=spec.seed,
             choice=_combination(spec.choice) if spec.choice else None,
             goal=_GOALS[spec.goal],
+            fetch=_FETCHES[spec.fetch],
         ),
         state=_STATES[status.state],
         created_at=created,

@@ -1,4 +1,4 @@
-"""The words of a run that services and users share: its goals and states, combinations and how they did."""
+"""The words of a run that services and users share: its goals, downloads and states, combinations and how they did."""
 
 from __future__ import annotations
 
@@ -14,6 +14,15 @@ class RunGoal(StrEnum):
     """A comparison of all combinations, a report, and the best one fitted."""
     FEATURES = "features"
     """The features alone, in one file."""
+
+
+class RunFetch(StrEnum):
+    """Whether a run downloads weights that its extractors lack."""
+
+    AUTO = "auto"
+    """Those of extractors that are named, if the services download any."""
+    NEVER = "never"
+    """None: an extractor that lacks its weights is left out."""
 
 
 class RunState(StrEnum):

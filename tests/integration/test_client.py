@@ -92,6 +92,20 @@ def test_what_is_asked_for_reaches_the_server(client: Client, orchestrator: Fake
     assert orchestrator.requests[0].request_id
 
 
+def test_a_run_may_be_told_to_download_nothing(client: Client, orchestrator: FakeOrchestrator) -> None:
+    """fetch="never" reaches the server, stays with a run and what is fitted after it; a slip of the pen is told."""
+    client.run("server:/data/pets", extractors="hog")
+    client.extract("server:/data/pets", "hog", fetch="never")
+    run = client.run("server:/data/pets", extractors="hog", fetch="never").watch()
+    run.choose("hog", "SVM")
+    client.get(run.id).choose("hog", "SVM")
+    sent = [request.spec.fetch for request in orchestrator.requests]
+    assert sent == [pb.RUN_FETCH_AUTO, *[pb.RUN_FETCH_NEVER] * 4]
+    assert client.get(run.id).status.spec.fetch == "never"
+    with pytest.raises(InvalidInput, match='fetch is "auto" or "never", not \'nevr\''):
+        client.run("server:/data/pets", fetch="nevr")
+
+
 @pytest.mark.parametrize("wrong", [{"folds": -1}, {"seed": 2**40}])
 def test_impossible_numbers_are_told_apart(client: Client, wrong: dict[str, int]) -> None:
     """A number that no server could take is an InvalidInput that names it."""

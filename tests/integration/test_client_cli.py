@@ -93,7 +93,7 @@ def test_fit_tells_how_far_behind_the_choice_is(
     orchestrator: FakeOrchestrator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`fit` goes on from an output's own specification and puts the model beside the best one."""
-    main(["run", "server:/data/pets", "-c", "SVM,KNN", "--folds", "5", "-o", "out"])
+    main(["run", "server:/data/pets", "-c", "SVM,KNN", "--folds", "5", "-o", "out", "--fetch", "never"])
     capsys.readouterr()
     assert main(["fit", "out", "-e", "hog", "-c", "SVM"]) == 0
     shown = capsys.readouterr().out
@@ -101,8 +101,17 @@ def test_fit_tells_how_far_behind_the_choice_is(
     assert (tmp_path / "out" / "model-hog-SVM" / "model.skops").exists()
     assert orchestrator.requests[-1].spec.dataset == "/data/pets"
     assert orchestrator.requests[-1].spec.folds == 5
+    assert [request.spec.fetch for request in orchestrator.requests] == [pb.RUN_FETCH_NEVER] * 2
     assert main(["fit", "out", "-e", "hog", "-c", "SVM"]) == 2
     assert main(["run", "server:/data/pets", "-o", "out", "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize("command", ["run", "extract"])
+def test_a_command_may_be_told_to_download_nothing(orchestrator: FakeOrchestrator, command: str) -> None:
+    """--fetch never reaches the server with a run that names extractors; without it, the server decides."""
+    for arguments in ([], ["--fetch", "never"]):
+        main([command, "server:/data/pets", "-e", "hog", "-o", "out", "--overwrite", *arguments])
+    assert [request.spec.fetch for request in orchestrator.requests] == [pb.RUN_FETCH_AUTO, pb.RUN_FETCH_NEVER]
 
 
 @pytest.mark.usefixtures("orchestrator")

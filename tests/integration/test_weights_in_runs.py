@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from offshelf.errors import NotFound
+from offshelf import access
+from offshelf.errors import InvalidDataset, InvalidInput, NotFound
 from offshelf.extraction import registry
 from offshelf.extraction.extractors import Extractors
 from offshelf.extraction.weights.fetching import NEVER, FetchPolicy
-from offshelf.runs import Combination
+from offshelf.rpc.auth import caller_of_call
+from offshelf.runs import Combination, RunFetch, RunGoal
 from offshelf.services.orchestrator.catalog import ExtractorCatalog
 from offshelf.services.orchestrator.downloads import Downloads
 from offshelf.services.orchestrator.fleet.replicas import Role
 from offshelf.services.orchestrator.runs.extraction import Extraction
+from offshelf.services.orchestrator.runs.intake import Intake, Request
 from offshelf.services.orchestrator.runs.journal import Journal
 from offshelf.services.orchestrator.runs.runlog import RunLog
 from offshelf.services.orchestrator.runs.specification import RunSpec, make_spec
 from offshelf.services.orchestrator.runs.status import RunStatus
+from offshelf.services.orchestrator.servicer import OrchestratorServicer
 from offshelf.settings import Settings
+from offshelf.v1 import orchestrator_pb2 as pb
 from tests.integration import weights_server as web
 from tests.integration.weights_server import WeightsServer
 from tests.unit.fakes import MemoryStore
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from offshelf.services.orchestrator.runs.journal import Workbench
+    from offshelf.services.orchestrator.runs.orchestration import Orchestrator
 
 
 @pytest.fixture
@@ -57,10 +64,10 @@ class Installation:
         bench.dispatcher._peers = Measuring(self.store)  # type: ignore[assignment]
         self.bench: Workbench = bench
 
-    def run(self, name: str, *, named: bool) -> tuple[Journal, Extraction]:
+    def run(self, name: str, *, named: bool, fetch: RunFetch = RunFetch.AUTO) -> tuple[Journal, Extraction]:
         """Begin a run of one extractor."""
         log = RunLog(self.store, 1)
-        spec = RunSpec("folder:/pets", (name,), ("LR",), "accuracy", 3, 0, named=named)
+        spec = RunSpec("folder:/pets", (name,), ("LR",), "accuracy", 3, 0, named=named, fetch=fetch)
         journal = Journal(RunStatus(spec, log.create("R1", spec.to_json())), log)
         return journal, Extraction(name, PETS, self.bench, journal)
 
@@ -104,6 +111,39 @@ async def test_who_asks_for_all_waits_for_no_download(server: WeightsServer, tmp
     assert "`offshelf weights pull one`, or a run that names it (-e one), downloads it" in reason
     assert server.requests == []
     assert Role("extractor", "one") not in {role for role, _ in here.fleet.held}
+
+
+async def test_a_run_that_is_to_download_nothing_leaves_out_what_is_missing(
+    server: WeightsServer, tmp_path: Path
+) -> None:
+    """With fetch=never a network that is named is left out with the reason, used if it is here, and nobody is asked."""
+    here = Installation(tmp_path, server)
+    journal, extraction = here.run("one", named=True, fetch=RunFetch.NEVER)
+    assert await extraction.run() is None
+    (reason,) = journal.status.left_out
+    assert "one needs its weights, one.h5" in reason
+    assert reason.endswith("This run was to download nothing (fetch=never).")
+    assert server.requests == []
+    (tmp_path / "two.h5").write_bytes(CONTENT["two.h5"])
+    _, other = here.run("two", named=True, fetch=RunFetch.NEVER)
+    assert await other.run() is not None
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("goal", RunGoal)
+async def test_a_run_that_can_only_download_is_refused_at_once_if_it_is_not_to(
+    server: WeightsServer, tmp_path: Path, goal: RunGoal
+) -> None:
+    """Who names only networks whose weights are missing, and forbids downloads, is told so instead of waiting."""
+    here = Installation(tmp_path, server)
+    desk = Intake(here.store, here.bench.catalog, roots=None)
+    (tmp_path / "pets").mkdir()
+    wanted = Request(str(tmp_path / "pets"), ["one"], goal=goal)
+    with pytest.raises(InvalidInput, match=r"one needs its weights.*to download nothing \(fetch=never\)"):
+        await desk.check(await desk.specify(replace(wanted, fetch=RunFetch.NEVER)))
+    with pytest.raises(InvalidDataset):  # the weights of this one would come
+        await desk.check(await desk.specify(wanted))
+    assert server.requests == []
 
 
 @pytest.mark.parametrize(
@@ -168,7 +208,7 @@ def test_only_what_was_named_is_downloaded(tmp_path: Path) -> None:
     """Extractors that were named are downloaded, and the one that a fit is asked for; a run of everything has none."""
     catalog = ExtractorCatalog(MemoryStore(), str(tmp_path), NEVER, Extractors(MemoryStore()))
 
-    def spec(*names: str, choice: Combination | None = None) -> RunSpec:
+    def spec(*names: str, choice: Combination | None = None, fetch: RunFetch = RunFetch.AUTO) -> RunSpec:
         return make_spec(
             source="folder:/pets",
             extractors=names,
@@ -177,6 +217,7 @@ def test_only_what_was_named_is_downloaded(tmp_path: Path) -> None:
             folds=0,
             seed=0,
             choice=choice,
+            fetch=fetch,
             catalog=catalog,
         )
 
@@ -185,9 +226,37 @@ def test_only_what_was_named_is_downloaded(tmp_path: Path) -> None:
     chosen = spec(choice=Combination("vgg16", "LR"))
     assert chosen.fetches("vgg16")
     assert not chosen.fetches("vgg19")
-    assert RunSpec.from_json(spec("vgg16").to_json()) == spec("vgg16")
-    old = {name: value for name, value in spec().to_json().items() if name != "named"}
+    never = spec("vgg16", choice=Combination("vgg16", "LR"), fetch=RunFetch.NEVER)
+    assert not never.fetches("vgg16")
+    for each in (spec("vgg16"), never):
+        assert RunSpec.from_json(json.loads(json.dumps(each.to_json()))) == each
+    old = {name: value for name, value in spec().to_json().items() if name not in {"named", "fetch"}}
     assert RunSpec.from_json(old) == spec()
+
+
+async def test_what_may_be_downloaded_is_said_in_the_contract() -> None:
+    """A client's fetch reaches the run and comes back with it; a newer client's wish is refused, and not ignored."""
+    asked: list[RunFetch] = []
+
+    class Runs:
+        async def create(self, request: Request, **_: str) -> tuple[RunStatus, bool]:
+            asked.append(request.fetch)
+            spec = RunSpec(request.dataset, ("hog",), ("LR",), "accuracy", 2, 0, fetch=request.fetch)
+            return RunStatus(spec, RunLog(MemoryStore(), 1).create("R1", spec.to_json())), False
+
+    servicer = OrchestratorServicer(cast("Orchestrator", Runs()), cast("Any", None), cast("Any", None))
+    caller_of_call.set(access.Caller.user("ada", access.Role.RUNNER))
+
+    async def create(fetch: int) -> pb.RunFetch.ValueType:
+        spec = pb.RunSpec(dataset="folder:/pets", fetch=cast("pb.RunFetch.ValueType", fetch))
+        answer = await servicer.CreateRun(pb.CreateRunRequest(request_id="asked", spec=spec), cast("Any", None))
+        return answer.run.spec.fetch
+
+    assert await create(pb.RUN_FETCH_UNSPECIFIED) == await create(pb.RUN_FETCH_AUTO) == pb.RUN_FETCH_AUTO
+    assert await create(pb.RUN_FETCH_NEVER) == pb.RUN_FETCH_NEVER
+    assert asked == [RunFetch.AUTO, RunFetch.AUTO, RunFetch.NEVER]
+    with pytest.raises(InvalidInput, match="older than its client"):
+        await create(7)
 
 
 def test_a_licence_that_forbids_something_is_told_with_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,12 +11,15 @@ import pytest
 from offshelf import Conflict, DataLoss, InvalidInput, NotFound, RunSpec
 from offshelf.client import outputs
 from offshelf.errors import ResourceExhausted
+from offshelf.runs import RunFetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SPEC = RunSpec("/data/pets", extractors=("hog",), classifiers=("SVM", "LR"), measure="f1", folds=5, seed=7)
+SPEC = RunSpec(
+    "/data/pets", extractors=("hog",), classifiers=("SVM", "LR"), measure="f1", folds=5, seed=7, fetch=RunFetch.NEVER
+)
 
 
 def write_output(folder: Path, text: str = "report") -> Path:
@@ -35,6 +39,11 @@ def test_an_output_appears_whole(tmp_path: Path) -> None:
     assert (out / "model" / "model.json").read_bytes() == b"{}"
     assert json.loads((out / "run.json").read_text())["seed"] == 7
     assert outputs.recorded_spec(out) == SPEC
+    # An earlier version did not say what may be downloaded.
+    run = json.loads((out / "run.json").read_text())
+    assert run["client"]["spec"].pop("fetch") == "never"
+    (out / "run.json").write_text(json.dumps(run))
+    assert outputs.recorded_spec(out) == replace(SPEC, fetch=RunFetch.AUTO)
     assert list(out.parent.iterdir()) == [out]
 
 

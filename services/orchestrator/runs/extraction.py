@@ -177,10 +177,9 @@ class Extraction:
             If it cannot be used, with the reason.
         """
         catalog, extractor = self._bench.catalog, self.extractor
-        reason = await self._journal.with_store(catalog.availability, extractor)
-        if not reason:
+        if not await self._journal.with_store(catalog.availability, extractor):
             return
-        if not self._spec.fetches(extractor) or not await self._journal.with_store(catalog.fetchable, extractor):
+        if reason := await self._journal.with_store(self._spec.hindrance, extractor, catalog):
             raise RoleUnavailable(reason)
         if self._bench.downloads is None:
             return  # replicas elsewhere have folders of their own, and fill them themselves

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from offshelf import datasets
 from offshelf.errors import InvalidInput
-from offshelf.runs import RunGoal
+from offshelf.runs import RunFetch, RunGoal
 from offshelf.services.orchestrator.runs.inputs import check_images, read_stored
 from offshelf.services.orchestrator.runs.specification import make_features_spec, make_spec
 
@@ -44,6 +44,7 @@ class Request:
     choice: Combination | None = None
     """Fit this combination instead of the best one."""
     goal: RunGoal = RunGoal.COMPARISON
+    fetch: RunFetch = RunFetch.AUTO
 
 
 class Intake:
@@ -88,7 +89,11 @@ class Intake:
         if request.goal is RunGoal.FEATURES:
             _check_features_alone(request)
             return await asyncio.to_thread(
-                make_features_spec, source=source, extractors=request.extractors, catalog=self.catalog
+                make_features_spec,
+                source=source,
+                extractors=request.extractors,
+                fetch=request.fetch,
+                catalog=self.catalog,
             )
         return await asyncio.to_thread(
             make_spec,
@@ -99,6 +104,7 @@ class Intake:
             folds=request.folds,
             seed=request.seed,
             choice=request.choice,
+            fetch=request.fetch,
             catalog=self.catalog,
         )
 
@@ -121,11 +127,7 @@ class Intake:
         await asyncio.get_running_loop().run_in_executor(self._listers, context.run, self._check_listing, spec)
 
     def _check_extractors(self, spec: RunSpec) -> None:
-        reasons = [
-            reason
-            for name in spec.extractors
-            if (reason := self.catalog.availability(name)) and not (spec.fetches(name) and self.catalog.fetchable(name))
-        ]
+        reasons = [reason for name in spec.extractors if (reason := spec.hindrance(name, self.catalog))]
         if len(reasons) == len(spec.extractors):
             raise InvalidInput(" ".join(reasons))
 

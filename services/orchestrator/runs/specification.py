@@ -9,7 +9,7 @@ from offshelf import measures
 from offshelf.digests import digest_of
 from offshelf.errors import InvalidInput
 from offshelf.estimators import registry as classifiers
-from offshelf.runs import Combination, RunGoal
+from offshelf.runs import Combination, RunFetch, RunGoal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,14 +40,27 @@ class RunSpec:
     """Where it is features alone, there are no classifiers, and what concerns them is empty or 0."""
     named: bool = False
     """Whether its extractors were named, and are not just all that there are."""
+    fetch: RunFetch = RunFetch.AUTO
+    """Whether weights may be downloaded for it."""
 
     def fetches(self, extractor: str) -> bool:
         """Tell whether an extractor's weights are downloaded if they are missing: of one that was asked for by name.
 
         Who asks for all that there are gets what is here, and does not wait for gigabytes, or without a network for
-        nothing.
+        nothing; who asks for no downloads gets none.
         """
+        if self.fetch is RunFetch.NEVER:
+            return False
         return self.named or (self.choice is not None and self.choice.extractor == extractor)
+
+    def hindrance(self, extractor: str, catalog: ExtractorCatalog) -> str:
+        """Say why an extractor can neither be used as things are nor be downloaded for this run; nothing if it can."""
+        reason = catalog.availability(extractor)
+        if not reason or not catalog.fetchable(extractor):
+            return reason
+        if self.fetch is RunFetch.NEVER:
+            return f"{reason} This run was to download nothing (fetch=never)."
+        return "" if self.fetches(extractor) else reason
 
     @property
     def digest(self) -> str:
@@ -83,13 +96,17 @@ class RunSpec:
             choice=Combination(**choice) if choice else None,
             goal=RunGoal(data.get("goal", RunGoal.COMPARISON)),
             named=data.get("named", False),
+            fetch=RunFetch(data.get("fetch", RunFetch.AUTO)),
         )
 
 
-def make_features_spec(*, source: str, extractors: Iterable[str], catalog: ExtractorCatalog) -> RunSpec:
+def make_features_spec(
+    *, source: str, extractors: Iterable[str], fetch: RunFetch, catalog: ExtractorCatalog
+) -> RunSpec:
     """Check names and fill in the defaults for a run whose goal is features alone. Raises as `make_spec`."""
     names = tuple(extractors)
-    return RunSpec(source, chosen(names, catalog), (), "", 0, 0, goal=RunGoal.FEATURES, named=bool(names))
+    found = chosen(names, catalog)
+    return RunSpec(source, found, (), "", 0, 0, goal=RunGoal.FEATURES, named=bool(names), fetch=fetch)
 
 
 def chosen(extractors: Iterable[str], catalog: ExtractorCatalog) -> tuple[str, ...]:
@@ -106,6 +123,7 @@ def make_spec(
     folds: int,
     seed: int,
     choice: Combination | None,
+    fetch: RunFetch,
     catalog: ExtractorCatalog,
 ) -> RunSpec:
     """Check names and ranges and fill in the defaults; empty names mean everything there is.
@@ -142,4 +160,5 @@ def make_spec(
         seed=seed,
         choice=choice,
         named=bool(names),
+        fetch=fetch,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from offshelf.cli.options import connection_options, names_option
+from offshelf.cli.options import connection_options, fetch_option, names_option
 
 if TYPE_CHECKING:
     from offshelf.cli.options import Connection
@@ -32,8 +32,11 @@ What is extracted is found again by `offshelf run`, and the other way round.
     "-o", "--out", type=click.Path(path_type=Path), default="features.parquet", show_default=True, help="New file."
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it is a Parquet file.")
+@fetch_option
 @connection_options
-def extract(connection: Connection, *, dataset: str, extractors: tuple[str, ...], out: Path, overwrite: bool) -> None:
+def extract(
+    connection: Connection, *, dataset: str, extractors: tuple[str, ...], out: Path, overwrite: bool, fetch: str
+) -> None:
     """Write the features of a dataset to a Parquet file, and compare nothing."""
     from rich.console import Console
 
@@ -49,7 +52,7 @@ def extract(connection: Connection, *, dataset: str, extractors: tuple[str, ...]
     feature_file.check_file(out, overwrite=overwrite)
     with connection.open() as client:
         with shown_on(progress) as update:
-            started = client.extract(dataset, extractors, on_upload=update)
+            started = client.extract(dataset, extractors, fetch=fetch, on_upload=update)
         say_skipped(started.skipped, progress)
         say(progress, f"Run {started.id} {'goes on' if started.resumed else 'has started'} on {client.address}.")
         follow(started, progress)

@@ -52,6 +52,7 @@ def fit(
             folds=spec.folds,
             seed=spec.seed,
             choice=spec.choice,
+            fetch=spec.fetch,
         )
         follow(run, progress)
         fitted = run.best

@@ -95,6 +95,16 @@ store_option = click.option(
 )
 
 
+fetch_option = click.option(
+    "--fetch",
+    type=click.Choice(("auto", "never")),
+    default="auto",
+    show_default=True,
+    help="Whether weights that the named extractors lack are downloaded, if the services may; with never, such "
+    "extractors are left out.",
+)
+
+
 def split_names(values: tuple[str, ...]) -> tuple[str, ...]:
     """Take names that are separated by commas, repeated, or both."""
     names = (name.strip() for value in values for name in _BETWEEN_NAMES.split(value))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from offshelf.cli.options import connection_options, names_option
+from offshelf.cli.options import connection_options, fetch_option, names_option
 
 if TYPE_CHECKING:
     from offshelf.cli.options import Connection
@@ -43,6 +43,7 @@ Everything that was uploaded or computed before is found again: the same command
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Equal seeds give equal scores."
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it is an earlier output.")
+@fetch_option
 @connection_options
 def run(
     connection: Connection,
@@ -55,6 +56,7 @@ def run(
     folds: int,
     seed: int,
     overwrite: bool,
+    fetch: str,
 ) -> None:
     """Compare extractors and classifiers on a dataset, fit the best, and write a report and the model to OUT."""
     from rich.console import Console
@@ -78,6 +80,7 @@ def run(
                 measure=measure,
                 folds=folds,
                 seed=seed,
+                fetch=fetch,
                 on_upload=update,
             )
         say_skipped(started.skipped, progress)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from offshelf.client.records import RunSpec
 from offshelf.errors import Conflict, DataLoss, InvalidInput, NotFound, ResourceExhausted
+from offshelf.runs import RunFetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -198,6 +199,7 @@ def spec_json(spec: RunSpec) -> dict[str, Any]:
         "measure": spec.measure,
         "folds": spec.folds,
         "seed": spec.seed,
+        "fetch": str(spec.fetch),
     }
 
 
@@ -218,6 +220,7 @@ def recorded_spec(folder: Path) -> RunSpec:
             measure=str(spec["measure"]),
             folds=int(spec["folds"]),
             seed=int(spec["seed"]),
+            fetch=RunFetch(spec.get("fetch", RunFetch.AUTO)),
         )
     except (KeyError, TypeError, ValueError):
         raise InvalidInput(

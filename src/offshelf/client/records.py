@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from offshelf.runs import Combination, RunGoal, RunState, Score
+from offshelf.runs import Combination, RunFetch, RunGoal, RunState, Score
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,11 +25,13 @@ class RunSpec:
     choice: Combination | None = None
     """Fit this combination instead of the best one."""
     goal: RunGoal = RunGoal.COMPARISON
+    fetch: RunFetch = RunFetch.AUTO
+    """Whether weights that named extractors lack are downloaded."""
 
     @classmethod
-    def of_features(cls, dataset: str, extractors: tuple[str, ...]) -> RunSpec:
+    def of_features(cls, dataset: str, extractors: tuple[str, ...], fetch: RunFetch = RunFetch.AUTO) -> RunSpec:
         """Make the specification of a run for features alone, to which the rest means nothing."""
-        return cls(dataset, extractors, measure="", folds=0, goal=RunGoal.FEATURES)
+        return cls(dataset, extractors, measure="", folds=0, goal=RunGoal.FEATURES, fetch=fetch)
 
     def choosing(self, extractor: str, classifier: str) -> RunSpec:
         """Return the same specification with a choice, which is added to what is compared if it was not part of it."""

@@ -14,7 +14,7 @@ from offshelf.client.run import Run
 from offshelf.client.sources import bring, find_dataset, local_uri
 from offshelf.digests import is_digest
 from offshelf.errors import InvalidInput
-from offshelf.runs import RunGoal
+from offshelf.runs import RunFetch, RunGoal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -110,6 +110,7 @@ class Client:
         folds: int = 10,
         seed: int = 0,
         choice: Combination | None = None,
+        fetch: str = "auto",
         on_upload: Callable[[UploadProgress], None] | None = None,
     ) -> Run:
         """Start a run, or take an unfinished one of the same specification up.
@@ -132,6 +133,9 @@ class Client:
             Equal seeds give equal scores.
         choice
             Fit this combination instead of the best one.
+        fetch
+            "auto": weights that named extractors lack are downloaded, if the services may. "never": for this run none
+            are, and an extractor that lacks its own is left out, with the reason.
         on_upload
             Called with the progress of an upload, in this thread, some times a second.
 
@@ -158,6 +162,7 @@ class Client:
             folds=folds,
             seed=seed,
             choice=choice,
+            fetch=_fetch(fetch),
         )
         return self._start(spec, on_upload)
 
@@ -166,6 +171,7 @@ class Client:
         dataset: str | os.PathLike[str],
         extractors: str | Iterable[str],
         *,
+        fetch: str = "auto",
         on_upload: Callable[[UploadProgress], None] | None = None,
     ) -> Run:
         """Have features extracted and nothing else; or take an unfinished run that does this up.
@@ -178,7 +184,7 @@ class Client:
         ----------
         dataset
             As for `run`, but images need no labels: a folder of images will do, or a CSV with the column path.
-        extractors, on_upload
+        extractors, fetch, on_upload
             As for `run`; at least one extractor is named.
 
         Returns
@@ -194,7 +200,7 @@ class Client:
         names = _names(extractors)
         if not names:
             raise InvalidInput("Name at least one extractor: `offshelf catalog` lists them.")
-        return self._start(RunSpec.of_features(os.fspath(dataset), names), on_upload)
+        return self._start(RunSpec.of_features(os.fspath(dataset), names, _fetch(fetch)), on_upload)
 
     def _start(self, spec: RunSpec, on_upload: Callable[[UploadProgress], None] | None) -> Run:
         """Bring what the services lack of what a specification names, and start it."""
@@ -366,6 +372,13 @@ class Client:
             If the store holds another model under the same digest.
         """
         return find_model(self._connection, os.fspath(model))
+
+
+def _fetch(fetch: str) -> RunFetch:
+    try:
+        return RunFetch(fetch)
+    except ValueError:
+        raise InvalidInput(f'fetch is "auto" or "never", not {fetch!r}.') from None
 
 
 def _names(names: str | Iterable[str]) -> tuple[str, ...]:

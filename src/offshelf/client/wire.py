@@ -18,7 +18,7 @@ from offshelf.client.records import (
     RunStatus,
 )
 from offshelf.errors import InvalidInput
-from offshelf.runs import Combination, RunGoal, RunState, Score
+from offshelf.runs import Combination, RunFetch, RunGoal, RunState, Score
 from offshelf.v1 import dataset_pb2, orchestrator_pb2, selection_pb2
 
 if TYPE_CHECKING:
@@ -36,6 +36,11 @@ _STATES = {
 _GOALS = {
     RunGoal.COMPARISON: orchestrator_pb2.RUN_GOAL_COMPARISON,
     RunGoal.FEATURES: orchestrator_pb2.RUN_GOAL_FEATURES,
+}
+
+_FETCHES = {
+    RunFetch.AUTO: orchestrator_pb2.RUN_FETCH_AUTO,
+    RunFetch.NEVER: orchestrator_pb2.RUN_FETCH_NEVER,
 }
 
 ON_SERVER = "server:"
@@ -70,6 +75,7 @@ def spec_message(spec: RunSpec) -> orchestrator_pb2.RunSpec:
         seed=spec.seed,
         choice=selection_pb2.Combination(extractor=choice.extractor, classifier=choice.classifier) if choice else None,
         goal=_GOALS[spec.goal],
+        fetch=_FETCHES[spec.fetch],
     )
 
 
@@ -172,6 +178,7 @@ def _spec_record(spec: orchestrator_pb2.RunSpec, *, remote: bool) -> RunSpec:
         seed=spec.seed,
         choice=_combination_record(spec.choice) if spec.HasField("choice") else None,
         goal=RunGoal.FEATURES if spec.goal == orchestrator_pb2.RUN_GOAL_FEATURES else RunGoal.COMPARISON,
+        fetch=RunFetch.NEVER if spec.fetch == orchestrator_pb2.RUN_FETCH_NEVER else RunFetch.AUTO,
     )
 
 

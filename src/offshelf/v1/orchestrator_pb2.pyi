@@ -21,6 +21,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _RunFetch:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RunFetchEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunFetch.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RUN_FETCH_UNSPECIFIED: _RunFetch.ValueType  # 0
+    """As RUN_FETCH_AUTO."""
+    RUN_FETCH_AUTO: _RunFetch.ValueType  # 1
+    """Those of extractors that are named, if this server downloads any."""
+    RUN_FETCH_NEVER: _RunFetch.ValueType  # 2
+    """None: an extractor that lacks its weights is left out."""
+
+class RunFetch(_RunFetch, metaclass=_RunFetchEnumTypeWrapper):
+    """Whether a run downloads weights that its extractors lack."""
+
+RUN_FETCH_UNSPECIFIED: RunFetch.ValueType  # 0
+"""As RUN_FETCH_AUTO."""
+RUN_FETCH_AUTO: RunFetch.ValueType  # 1
+"""Those of extractors that are named, if this server downloads any."""
+RUN_FETCH_NEVER: RunFetch.ValueType  # 2
+"""None: an extractor that lacks its weights is left out."""
+Global___RunFetch: _TypeAlias = RunFetch  # noqa: Y015
+
 class _RunGoal:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -91,6 +115,7 @@ class RunSpec(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     CHOICE_FIELD_NUMBER: _builtins.int
     GOAL_FIELD_NUMBER: _builtins.int
+    FETCH_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     """Path of a folder, zip or CSV that the server can read below its data roots; "s3://bucket/prefix" of class folders in
     a bucket that the server reads datasets from; or "dataset:DIGEST" of one in the store.
@@ -101,6 +126,7 @@ class RunSpec(_message.Message):
     """0 means 10."""
     seed: _builtins.int
     goal: Global___RunGoal.ValueType
+    fetch: Global___RunFetch.ValueType
     @_builtins.property
     def extractors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names; empty means all that are available."""
@@ -124,10 +150,11 @@ class RunSpec(_message.Message):
         seed: _builtins.int = ...,
         choice: _selection_pb2.Combination | None = ...,
         goal: Global___RunGoal.ValueType = ...,
+        fetch: Global___RunFetch.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "classifiers", b"classifiers", "dataset", b"dataset", "extractors", b"extractors", "folds", b"folds", "goal", b"goal", "measure", b"measure", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "classifiers", b"classifiers", "dataset", b"dataset", "extractors", b"extractors", "fetch", b"fetch", "folds", b"folds", "goal", b"goal", "measure", b"measure", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

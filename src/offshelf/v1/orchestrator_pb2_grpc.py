@@ -87,7 +87,8 @@ class OrchestratorServiceServicer:
 
         Errors:
         INVALID_ARGUMENT     something in the specification cannot be used: an unknown name (with the nearest match), a dataset that is
-        missing, empty or without classes, a class with fewer images than folds; or something that its goal has no use for.
+        missing, empty or without classes, a class with fewer images than folds; extractors of which none can be used
+        or downloaded; or something that its goal has no use for.
         PERMISSION_DENIED    the dataset lies outside the data roots of this server.
         RESOURCE_EXHAUSTED   the store is full.
         UNAVAILABLE          the store cannot be reached, or this server is draining.
