@@ -15,6 +15,7 @@ import pytest
 
 from offshelf.cli import main
 from offshelf.extraction import registry
+from offshelf.extraction.registry.networks import NO_CLASSES
 from offshelf.extraction.weights.checking import LEDGER
 from tests.integration import weights_server as web
 from tests.integration.weights_server import WeightsServer
@@ -70,6 +71,8 @@ def test_a_list_says_where_files_are_and_what_their_licences_forbid(
     assert "one:classes" in shown
     assert f"LICENCE: {RESTRICTION}" in shown
     assert "two.h5 is not the file it should be (MD5" in shown
+    remarks = [line for line in shown.splitlines() if line.strip() == NO_CLASSES]
+    assert len(remarks) == 2  # of "two" and "restricted"
     assert server.requests == []
 
 

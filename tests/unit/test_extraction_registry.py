@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from offshelf.errors import DataLoss, NotFound, UnknownName
 from offshelf.extraction.registry import EXTRACTORS, find
+from offshelf.extraction.registry.networks import NO_CLASSES
 from offshelf.extraction.spec import (
     CONVERTER_VERSION,
     Descriptor,
@@ -29,9 +30,6 @@ from offshelf.settings import Settings
 from offshelf.store import keys
 from tests.unit.fakes import MemoryStore
 from tests.unit.tiny_network import FILE, random_arrays, tiny_spec
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 GOOGLENET = EXTRACTORS["googlenet"]
 
@@ -149,6 +147,17 @@ def test_weights_that_may_be_downloaded_are_missing_with_how(tmp_path: Path) -> 
         "downloads it (58.9 MB from storage.googleapis.com)."
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_networks_without_classes_say_so() -> None:
+    """Nobody looks in vain for the classes of a network: the catalogue and the README name those that have none."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (row,) = (line for line in readme.splitlines() if line.startswith("| `googlenet:classes`"))
+    for spec in EXTRACTORS.values():
+        if isinstance(spec.method, Network):
+            without = "classes" not in spec.method.outputs
+            assert (NO_CLASSES in spec.description) is without
+            assert (f"not of `{spec.name}`" in row or f"and `{spec.name}`" in row) is without
 
 
 def test_every_source_is_among_the_hosts_that_are_asked() -> None:

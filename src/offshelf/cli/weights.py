@@ -63,6 +63,7 @@ def list_(*, names: tuple[str, ...], place: str | None, fetch: str | None, as_js
                 "digest": each.file.digest,
                 "state": _state(each, sources),
                 "reason": each.reason,
+                "remark": each.remark,
                 "source": sources[0].url if sources else "",
                 "licence": each.weights.licence,
                 "restriction": each.weights.restriction,
@@ -76,7 +77,7 @@ def list_(*, names: tuple[str, ...], place: str | None, fetch: str | None, as_js
         size = megabytes(each.file.size) if each.file.size else "size not known"
         click.echo(f"{each.extractor:<{width}}  {_state(each, sources):<12}  {each.file.name} ({size})")
         restriction = f"LICENCE: {each.weights.restriction}" if each.weights.restriction else ""
-        for line in filter(None, (each.weights.licence, restriction, each.reason)):
+        for line in filter(None, (each.weights.licence, restriction, each.remark, each.reason)):
             click.echo(f"{'':<{width}}  {'':<12}  {line}")
 
 

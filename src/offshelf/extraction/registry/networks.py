@@ -77,6 +77,10 @@ _WORDS: Final = {
 }
 
 
+NO_CLASSES: Final = "It has no classes: no digest of the file with its last layers is published."
+"""What is said of a network of which the file without them alone can be checked."""
+
+
 def _keras(
     name: str,
     what: str,
@@ -116,7 +120,7 @@ def _keras(
     return ExtractorSpec(
         name=name,
         description=f"A network ({what}) that has learned to tell 1000 kinds of things in photos; its last feature "
-        "maps, averaged.",
+        f"maps, averaged.{'' if classes_file else f' {NO_CLASSES}'}",
         dimension=channels,
         cost_seconds=cost_seconds,
         method=Network(
@@ -312,7 +316,7 @@ _GOOGLENET: Final = ExtractorSpec(
 _SQUEEZENET: Final = ExtractorSpec(
     name="squeezenet",
     description="A small network (SqueezeNet 1.1) that has learned to tell 1000 kinds of things in photos; its last "
-    "feature maps, averaged.",
+    f"feature maps, averaged. {NO_CLASSES}",
     dimension=512,
     cost_seconds=0.012,
     method=Network(

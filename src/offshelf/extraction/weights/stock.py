@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from offshelf.errors import DataLoss, InvalidInput, NotFound, PermissionDenied
 from offshelf.extraction import registry
+from offshelf.extraction.registry.networks import NO_CLASSES
 from offshelf.extraction.spec import Network
 from offshelf.extraction.weights.downloads import keep_quiet
 from offshelf.extraction.weights.finding import accepted, fetch_weights, folder_of
@@ -42,6 +43,8 @@ class Stocked:
     state: State
     reason: str = ""
     """What is wrong with it."""
+    remark: str = ""
+    """What cannot be had of the network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ def take_stock(specs: Iterable[ExtractorSpec], weights: str) -> list[Stocked]:
     mirror = open_mirror(weights) if is_s3(weights) else None
     stocked = []
     for spec in specs:
+        remark = NO_CLASSES if isinstance(spec.method, Network) and "classes" not in spec.method.outputs else ""
         for file in accepted(spec):
             reason = ""
             try:
@@ -102,7 +106,7 @@ def take_stock(specs: Iterable[ExtractorSpec], weights: str) -> list[Stocked]:
                 state = State.HERE if here else State.MISSING
             except DataLoss as error:
                 state, reason = State.WRONG, error.message
-            stocked.append(Stocked(spec.name, weights_of(spec), file, state, reason))
+            stocked.append(Stocked(spec.name, weights_of(spec), file, state, reason, remark))
     return stocked
 
 
