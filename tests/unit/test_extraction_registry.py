@@ -11,6 +11,7 @@ import pytest
 
 from offshelf.errors import DataLoss, NotFound, UnknownName
 from offshelf.extraction.registry import EXTRACTORS, find
+from offshelf.extraction.registry.descriptors import COLOUR_SPACES
 from offshelf.extraction.registry.networks import NO_CLASSES
 from offshelf.extraction.spec import (
     CONVERTER_VERSION,
@@ -147,6 +148,13 @@ def test_weights_that_may_be_downloaded_are_missing_with_how(tmp_path: Path) -> 
         "downloads it (58.9 MB from storage.googleapis.com)."
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_changelog_names_all_extractors() -> None:
+    """Who reads what there is since which version finds every extractor that the catalogue has."""
+    said = (Path(__file__).parents[2] / "CHANGELOG.md").read_text()
+    names = [*EXTRACTORS, *(f"{space}:x,y,z" for space in COLOUR_SPACES)]
+    assert [name for name in names if f"`{name}`" not in said] == []
 
 
 def test_networks_without_classes_say_so() -> None:
