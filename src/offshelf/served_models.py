@@ -38,7 +38,7 @@ class ServedModel:
     """One extractor's network on a server."""
 
     extractor: str
-    """Name of the extractor."""
+    """Name of the extractor, as it is registered."""
     address: str
     """HOST:PORT of the server."""
     model: str
@@ -53,18 +53,28 @@ def model_name(extractor: str) -> str:
 
 
 def parse_served_models(text: str) -> tuple[ServedModel, ...]:
-    """Read what `EXPECTED` says. Raises `ValueError` with that if it is something else."""
-    found = [_parse(entry) for entry in text.split()]
-    if len({model.extractor for model in found}) != len(found):
-        raise ValueError(EXPECTED)
-    return tuple(found)
+    """Read what `EXPECTED` says. Raises `ValueError` with that if it is something else.
+
+    Extractors get the names that they are registered by, whichever way they are written: "resnet" is resnet50, and so
+    is "resnet50:avg". What is no extractor stays as it is, for `offshelf.extraction.extractors` to refuse.
+    """
+    found: dict[str, ServedModel] = {}
+    for entry in text.split():
+        model = _parse(entry)
+        if model.extractor in found:
+            raise ValueError(f"{EXPECTED} ({model.extractor} is there twice)")
+        found[model.extractor] = model
+    return tuple(found.values())
 
 
 def _parse(entry: str) -> ServedModel:
+    from offshelf.extraction.registry import lookup  # here, since most settings have none of these
+
     match = _ENTRY.fullmatch(entry)
     if match is None or not 0 < int(match["port"]) <= _MAX_PORT:
         raise ValueError(EXPECTED)
-    extractor, version = match["extractor"], match["version"]
+    spec, version = lookup(match["extractor"]), match["version"]
+    extractor = spec.name if spec else match["extractor"]
     return ServedModel(
         extractor=extractor,
         address=match["address"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,32 @@ def test_where_networks_run_is_written_in_one_line() -> None:
 def test_what_is_no_address_is_refused_with_the_form(text: str) -> None:
     """A mistyped setting names the variable and shows how it is written."""
     with pytest.raises(InvalidInput, match=r"OFFSHELF_REMOTE_ENGINES=.* expected EXTRACTOR=HOST:PORT, or"):
+        Settings.from_environment({"OFFSHELF_REMOTE_ENGINES": text})
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [("resnet", "resnet50"), ("resnet:max", "resnet50:max"), ("googlenet:avg", "googlenet"), ("vgg16:f32", "vgg16")],
+)
+def test_an_extractor_may_be_written_as_in_a_run(written: str, name: str) -> None:
+    """An alias, or a parameter that is the default, means the same extractor and the same model of the server."""
+    settings = Settings.from_environment({"OFFSHELF_REMOTE_ENGINES": f"{written}=127.0.0.1:8500"})
+    assert settings.remote_engines == (ServedModel(name, "127.0.0.1:8500", name.replace(":", "-")),)
+    extractors = Extractors(MemoryStore(), remote=[model.extractor for model in settings.remote_engines])
+    assert extractors.find(written) == extractors.find(name) == served(find(name))
+    with suppress(NotFound):  # of the extra tfserving, which not every installation has
+        connector(settings, patience=1.0)(extractors.find(written)).close()
+
+
+def test_a_server_may_call_a_network_by_its_alias() -> None:
+    """A model's name that is written out is the server's affair, and stays."""
+    assert parse_served_models("resnet=gpu:8500/resnet") == (ServedModel("resnet50", "gpu:8500", "resnet"),)
+
+
+@pytest.mark.parametrize("text", ["resnet=a:1 resnet50=b:1", "resnet50=a:1 resnet50:avg=a:1"])
+def test_one_extractor_has_one_engine(text: str) -> None:
+    """Whoever names an extractor twice, in whatever words, reads which."""
+    with pytest.raises(InvalidInput, match=r"each extractor once \(resnet50 is there twice\)\.$"):
         Settings.from_environment({"OFFSHELF_REMOTE_ENGINES": text})
 
 
