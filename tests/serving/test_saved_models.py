@@ -167,11 +167,12 @@ def test_a_version_is_never_written_over(models: Path) -> None:
     [
         ("hog", "has no network"),
         ("squeezenet:bf16", "leave bf16 out of the name"),
+        ("overfeat", "made of OpenVINO's own operations"),
         ("onnx:net@0123456789ab", "only those that Offshelf itself defines"),
     ],
 )
 def test_what_cannot_be_served_is_not_exported(tmp_path: Path, name: str, said: str) -> None:
-    """A descriptor has nothing to export, and a server has its own precision: both are said at once."""
+    """A descriptor has no network, a server its own precision, and OverFeat no definition in Keras: said at once."""
     with pytest.raises(InvalidInput, match=said):
         export_saved_model(name, tmp_path)
     assert not list(tmp_path.iterdir())

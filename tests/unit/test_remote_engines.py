@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import re
 import threading
 from contextlib import suppress
@@ -114,6 +115,8 @@ def test_features_of_either_engine_are_kept() -> None:
         ("resnet5", UnknownName, "There is no extractor 'resnet5'. Did you mean 'resnet50'?"),
         ("hog", InvalidInput, "hog has no network"),
         ("squeezenet:bf16", InvalidInput, "leave bf16 out of the name"),
+        ("overfeat", InvalidInput, "overfeat runs on no remote engine, and cannot be exported for one"),
+        ("overfeat:classes", InvalidInput, "OpenVINO's own operations"),
         ("onnx:net@0123456789ab", InvalidInput, "a network of a user's own"),
     ],
 )
@@ -124,6 +127,22 @@ def test_what_no_server_can_run_is_refused_at_the_start(name: str, kind: type[Ex
     assert refused.value.message.startswith("OFFSHELF_REMOTE_ENGINES cannot be used: ")
     assert said in refused.value.message
     assert isinstance(refused.value.__cause__, kind) or kind is InvalidInput
+
+
+def test_what_no_server_can_run_is_not_exported_either(tmp_path: Path) -> None:
+    """A network that TensorFlow cannot run is refused before half a gigabyte of weights is looked for and read."""
+    with pytest.raises(InvalidInput, match="overfeat:-2 runs on no remote engine, and cannot be exported"):
+        export_saved_model("overfeat:-2", tmp_path, weights=str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_networks_without_keras_say_so() -> None:
+    """Which networks can be exported is what their definitions import: Keras, or OpenVINO's operations alone."""
+    for spec in EXTRACTORS.values():
+        if isinstance(spec.method, Network):
+            module, _, _ = spec.method.builder.partition(":")
+            source = inspect.getsource(importlib.import_module(module))
+            assert spec.method.keras == bool(re.search(r"(import|from) keras\b", source)), spec.name
 
 
 def test_networks_of_users_own_run_here() -> None:

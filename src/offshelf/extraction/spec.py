@@ -113,6 +113,8 @@ class Network:
     """What "classes" takes instead of `weights`, if those lack the last layers."""
     engine: EngineFamily = ENGINE_FAMILY
     """What runs it in this installation."""
+    keras: bool = True
+    """Whether its builder defines it in Keras, which a remote engine needs; else of OpenVINO's own operations."""
 
     @property
     def taken_weights(self) -> Weights:
@@ -206,6 +208,11 @@ def served(spec: ExtractorSpec) -> ExtractorSpec:
         raise InvalidInput(f"{spec.name} has no network, so that no remote engine can run it.")
     if any(file.stored_as for file in network.weights.files):
         raise InvalidInput(f"{spec.name} is a network of a user's own, and those run on no remote engine.")
+    if not network.keras:
+        raise InvalidInput(
+            f"{spec.name} runs on no remote engine, and cannot be exported for one: its network is made of OpenVINO's "
+            "own operations, without Keras."
+        )
     if network.precision != "f32":
         raise InvalidInput(
             f"{spec.name} cannot run on a remote engine, which has a precision of its own: leave {network.precision} "

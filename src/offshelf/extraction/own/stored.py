@@ -129,6 +129,7 @@ class OwnNetwork:
                 output=taken,
                 mean=self.description.mean,
                 scale=self.description.scale,
+                keras=False,
             ),
         )
 

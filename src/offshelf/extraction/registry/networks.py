@@ -365,6 +365,7 @@ _OVERFEAT: Final = ExtractorSpec(
         output="-3",
         mean=(118.380948,) * 3,
         scale=(61.896913,) * 3,
+        keras=False,
     ),
 )
 
