@@ -12,7 +12,7 @@ import pytest
 
 from offshelf.cli import main
 from offshelf.errors import Conflict, EngineMismatch, InvalidInput
-from offshelf.extraction.conversion import convert
+from offshelf.extraction.conversion import convert, network_of
 from offshelf.extraction.engine import Engine
 from offshelf.extraction.registry import find
 from offshelf.extraction.runtime import load_openvino
@@ -24,6 +24,9 @@ from offshelf.served_models import ServedModel
 from tests.golden.generated import image
 from tests.golden.networks import random_network
 from tests.serving.conftest import NETWORKS, model_server
+from tests.unit import tiny_tflite
+from tests.unit.fakes import MemoryStore
+from tests.unit.own_networks import put_network
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -176,6 +179,15 @@ def test_what_cannot_be_served_is_not_exported(tmp_path: Path, name: str, said: 
     with pytest.raises(InvalidInput, match=said):
         export_saved_model(name, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_the_converter_writes_today_is_read() -> None:
+    """A network that TensorFlow has just converted to TensorFlow Lite gives its outputs by their names."""
+    store, shown = MemoryStore(), np.full((32, 32, 3), 60, np.uint8)
+    for output in (tiny_tflite.MAPS, tiny_tflite.MEANS):
+        own = put_network(store, tiny_tflite.converted(), format_="tflite", output=output)
+        vector = Engine(network_of(own.spec, store=store, weights=""), cores=1).infer(shown)
+        assert vector == pytest.approx(60.0 * np.arange(1, tiny_tflite.CHANNELS + 1), rel=1e-5)
 
 
 def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

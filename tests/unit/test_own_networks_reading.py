@@ -18,7 +18,7 @@ from offshelf.extraction.own.stored import read_file
 from offshelf.extraction.pipeline import Extraction
 from offshelf.extraction.spec import Network
 from offshelf.store import keys
-from tests.unit import tiny_onnx
+from tests.unit import tiny_onnx, tiny_tflite
 from tests.unit.fakes import MemoryStore
 from tests.unit.own_networks import put_network
 from tests.unit.tiny_onnx import CHANNELS, model, network, node, tensor, text, value
@@ -137,6 +137,43 @@ def test_what_is_no_tensorflow_lite_is_refused(store: MemoryStore, data: bytes) 
     with pytest.raises(InvalidInput, match=r"net\.tflite cannot be read: expected a network in TensorFlow Lite; found"):
         network_of(own.spec, store=store, weights="")
     assert not any(key.startswith(keys.NETWORKS) for key in store.objects)
+
+
+def test_a_tensorflow_lite_with_several_outputs_needs_the_name_of_one(store: MemoryStore) -> None:
+    """Where its description names none, the message names the file and all outputs, and nothing of it is cached."""
+    own = put_network(store, tiny_tflite.FILE.read_bytes(), name="two.tflite", format_="tflite")
+    before = set(store.objects)
+    with pytest.raises(InvalidInput) as refused:
+        network_of(own.spec, store=store, weights="")
+    assert refused.value.message == (
+        "two.tflite does not fit: expected the name of one output in its description; found 2 "
+        f"({tiny_tflite.MAPS} of shape [1,32,32,5]; {tiny_tflite.MEANS} of shape [1,5])."
+    )
+    assert set(store.objects) == before
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        ({"output": tiny_tflite.MEANS}, EACH * MEAN),
+        ({"output": tiny_tflite.MAPS}, EACH * MEAN),
+        ({"output": tiny_tflite.MAPS, "pooling": "flatten"}, np.tile(EACH * MEAN, 32 * 32)),
+    ],
+    ids=["means", "maps", "flat maps"],
+)
+def test_an_output_of_a_tensorflow_lite_is_taken_by_its_name(
+    store: MemoryStore, description: dict[str, Any], expected: NDArray[np.float32]
+) -> None:
+    """Whichever of its outputs the description names is what a user gets, in TensorFlow Lite's order of channels."""
+    own = put_network(store, tiny_tflite.FILE.read_bytes(), format_="tflite", **description)
+    assert vector_of(store, own) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_name_that_a_tensorflow_lite_lacks_is_answered_with_those_it_has(store: MemoryStore) -> None:
+    """A misspelt output of a description is not taken for another."""
+    own = put_network(store, tiny_tflite.FILE.read_bytes(), name="two.tflite", format_="tflite", output="logits")
+    with pytest.raises(InvalidInput, match=r"^two\.tflite .*expected an output 'logits', .*found P.*:0 .*; P.*:1 "):
+        network_of(own.spec, store=store, weights="")
 
 
 def test_a_file_that_ends_its_reader_ends_nothing_else(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
