@@ -58,7 +58,7 @@ def shapes(layers: Sequence[Layer]) -> list[Shape]:
 def build(blueprint: Blueprint, data: bytes) -> Any:
     """Make the network from ``net_weight_0``; see `offshelf.extraction.networks.blueprint`.
 
-    Layers are counted from the end, as in FrImCla, whose transformer takes a convolution and the maximum after it as
+    Layers are counted from the end, as in FrImCla, whose transformer takes a convolution and the rectifier after it as
     one: "-1" is the last one, the scores of the classes; "-2" and "-3", which is FrImCla's, the two before it, of 4096
     and 3072 numbers; "-4" the maxima that go into that (channel, row, column). "classes" gives the scores' softmax.
 
