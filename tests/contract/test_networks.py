@@ -1,7 +1,7 @@
 """What each network must pass: it computes what TensorFlow computes from the same weights and images.
 
-Another one of Keras is a line in `tests/golden/definitions.py`, and the vectors that `tests/golden/make.py` computes
-for it.
+Another one of Keras is a line in `tests/golden/definitions.py`, any other a module like `tests/golden/googlenet.py` and
+its name in `tests/golden/registry.py`; and the vectors that `tests/golden/make.py` computes for it.
 """
 
 from __future__ import annotations
@@ -14,18 +14,16 @@ import pytest
 from offshelf.extraction.engine import Engine
 from offshelf.extraction.registry import EXTRACTORS, find
 from offshelf.extraction.spec import Network
-from tests.golden import generated, googlenet, overfeat
+from tests.golden import generated
 from tests.golden.definitions import DEFINITIONS
-from tests.golden.networks import preprocessed, random_network
+from tests.golden.keras_process import preprocessed
+from tests.golden.networks import random_network
+from tests.golden.registry import REFERENCES
 
 GOLDEN = Path(generated.__file__).parent
-GOLDEN_OUTPUTS = {
-    **{name: definition.outputs for name, definition in DEFINITIONS.items()},
-    googlenet.NAME: googlenet.OUTPUTS,
-    overfeat.NAME: overfeat.OUTPUTS,
-}
-QUICK = {"squeezenet", "mobilenetv3", googlenet.NAME}
-NAMES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.nightly) for name in GOLDEN_OUTPUTS]
+NAMES = [
+    name if reference.quick else pytest.param(name, marks=pytest.mark.nightly) for name, reference in REFERENCES.items()
+]
 
 
 def network(name: str) -> Network:
@@ -44,7 +42,7 @@ def named(name: str, output: str) -> str:
 def test_vectors_are_those_of_tensorflow(name: str) -> None:
     """An extractor gives the features, and the class probabilities, that TensorFlow gives."""
     with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as golden:
-        assert set(golden.files) == set(GOLDEN_OUTPUTS[name])
+        assert set(golden.files) == set(REFERENCES[name].outputs)
         for output in golden.files:
             engine = Engine(random_network(find(named(name, output))), cores=1)
             for number, expected in enumerate(golden[output]):
@@ -63,7 +61,7 @@ def test_outputs_are_what_the_catalogue_says(name: str) -> None:
         for output in network(name).outputs
     }
     assert {output: vector.size for output, vector in vectors.items()} == dict(network(name).outputs)
-    if name != "convnexttiny":  # normalizes what was pooled
+    if not DEFINITIONS[name].normalizes:
         maps = vectors["flatten"].reshape(-1, vectors["avg"].size)
         np.testing.assert_allclose(maps.mean(axis=0), vectors["avg"], rtol=1e-4, atol=1e-5 * maps.max())
         np.testing.assert_allclose(maps.max(axis=0), vectors["max"], rtol=1e-4, atol=1e-5 * maps.max())
@@ -84,5 +82,12 @@ def test_preprocessing_is_each_networks_own() -> None:
 def test_every_network_has_golden_vectors() -> None:
     """No network is offered without having been compared with another implementation."""
     networks = {name for name, spec in EXTRACTORS.items() if isinstance(spec.method, Network)}
-    assert networks == set(GOLDEN_OUTPUTS)
+    assert networks == set(REFERENCES)
     assert networks == {path.stem for path in GOLDEN.glob("*.npz")}
+
+
+def test_a_network_is_one_registration() -> None:
+    """Whoever adds a network adds its reference and nothing else: what makes and compares vectors names none."""
+    for part in ("make.py", "networks.py", "keras_process.py", "reference.py"):
+        source = (GOLDEN / part).read_text()
+        assert not [name for name in REFERENCES if name in source], part

@@ -7,10 +7,18 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from tests.golden.generated import fill
+from tests.golden.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,10 @@ class Definition:
     and sigmoids of large sums make the last bits of those decide."""
     outputs: tuple[str, ...] = ("avg",)
     """What there are golden vectors of."""
+    normalizes: bool = False
+    """Whether it normalizes what it has pooled, which is then no mean of its feature maps."""
+    quick: bool = False
+    """As of `tests.golden.reference.Reference`."""
 
     def build(self, output: str) -> Any:
         """Make the Keras model, with Keras' random weights, that gives "avg", "max", feature maps or "classes"."""
@@ -42,19 +54,55 @@ class Definition:
 
 
 DEFINITIONS: Final[Mapping[str, Definition]] = {
-    "squeezenet": Definition("imagenet_utils", "", 227),
-    "mobilenetv3": Definition("mobilenet_v3", "MobileNetV3Large", gain=0.8, outputs=("avg", "classes")),
+    "squeezenet": Definition("imagenet_utils", "", 227, quick=True),
+    "mobilenetv3": Definition("mobilenet_v3", "MobileNetV3Large", gain=0.8, outputs=("avg", "classes"), quick=True),
     "resnet50": Definition("resnet", "ResNet50", gain=0.5, outputs=("avg", "classes")),
     "densenet": Definition("densenet", "DenseNet121", outputs=("avg", "classes")),
     "mobilenetv2": Definition("mobilenet_v2", "MobileNetV2", gain=0.85),
     "efficientnetv2b0": Definition("efficientnet_v2", "EfficientNetV2B0", gain=0.85, outputs=("avg", "classes")),
-    "convnexttiny": Definition("convnext", "ConvNeXtTiny", outputs=("avg", "classes")),
+    "convnexttiny": Definition("convnext", "ConvNeXtTiny", outputs=("avg", "classes"), normalizes=True),
     "inception": Definition("inception_v3", "InceptionV3", 299, gain=0.9, outputs=("avg", "classes")),
     "xception": Definition("xception", "Xception", 299, gain=0.7, outputs=("avg", "classes")),
     "vgg16": Definition("vgg16", "VGG16"),
     "vgg19": Definition("vgg19", "VGG19"),
 }
 """By the names that extractors have."""
+
+
+def _vectors(name: str, pixels: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    import keras
+
+    definition = DEFINITIONS[name]
+    vectors = {}
+    for output in definition.outputs:
+        keras.utils.clear_session()
+        model = definition.build(output)
+        fill(model, name, definition.gain)
+        vectors[output] = np.stack(
+            [model(definition.preprocess(each[np.newaxis].copy())).numpy()[0] for each in pixels]
+        )
+    return vectors
+
+
+def _saved(name: str, output: str) -> bytes:
+    from tests.golden.keras_process import saved_weights  # by Offshelf's workers, of which `make` knows nothing
+
+    return saved_weights(name, output)
+
+
+REFERENCES: Final = tuple(
+    Reference(
+        name,
+        definition.size,
+        definition.outputs,
+        f"{name}.h5",
+        partial(_saved, name, "avg"),
+        partial(_vectors, name),
+        classes_data=partial(_saved, name, "classes"),
+        quick=definition.quick,
+    )
+    for name, definition in DEFINITIONS.items()
+)
 
 
 def squeezenet(size: int, *, include_top: bool, pooling: str | None) -> Any:

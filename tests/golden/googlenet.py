@@ -6,19 +6,19 @@ TensorFlow runs in the environment of `tests.golden.make`.
 
 from __future__ import annotations
 
+import io
 import math
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from tests.golden.generated import uniform
+from tests.golden.reference import Reference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NAME: Final = "googlenet"
-SIZE: Final = 224
-OUTPUTS: Final = ("avg", "classes")
 MEAN: Final = (104.0, 117.0, 123.0)
 """Of blue, green and red."""
 
@@ -39,6 +39,13 @@ _BLOCKS: Final = {
     "5a": (256, 160, 320, 32, 128, 128),
     "5b": (384, 192, 384, 48, 128, 128),
 }
+
+
+def data() -> bytes:
+    """Write the weights as NumPy does."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays())
+    return buffer.getvalue()
 
 
 def arrays() -> dict[str, NDArray[np.float32]]:
@@ -114,3 +121,6 @@ def _layers() -> list[tuple[str, int, int, int]]:
         ]
         channels = one + three + five + pooled
     return [*layers, (_CLASSIFIER, 1000, channels, 1)]
+
+
+REFERENCE: Final = Reference(NAME, 224, ("avg", "classes"), f"{NAME}.npz", data, vectors, quick=True)

@@ -18,48 +18,30 @@ from typing import TYPE_CHECKING
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # plain kernels: the reference should have as little cleverness as possible
 
-import keras
 import numpy as np
 
-from tests.golden import googlenet, overfeat
-from tests.golden.definitions import DEFINITIONS
-from tests.golden.generated import IMAGES, fill, image
+from tests.golden.generated import IMAGES, image
+from tests.golden.registry import REFERENCES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-OTHERS = {googlenet.NAME: googlenet, overfeat.NAME: overfeat}
-"""Networks that Keras has no definition of."""
+    from tests.golden.reference import Reference
 
 
 def main(names: list[str]) -> None:
     """Write the vectors of the networks of these names, or of all."""
-    for name in names or [*DEFINITIONS, *OTHERS]:
-        vectors = OTHERS[name].vectors(_pixels(name, OTHERS[name].SIZE)) if name in OTHERS else _of_keras(name)
+    for name in names or REFERENCES:
+        vectors = REFERENCES[name].vectors(_pixels(REFERENCES[name]))
         for output, (first, second) in vectors.items():
             norms = np.linalg.norm([first, second], axis=1)
             print(name, output, first.shape, norms, "cosine", first @ second / norms.prod())  # noqa: T201
         np.savez(Path(__file__).parent / f"{name}.npz", allow_pickle=False, **vectors)
 
 
-def _of_keras(name: str) -> dict[str, NDArray[np.float32]]:
-    definition = DEFINITIONS[name]
-    vectors = {}
-    for output in definition.outputs:
-        keras.utils.clear_session()
-        model = definition.build(output)
-        fill(model, name, definition.gain)
-        vectors[output] = np.stack(
-            [
-                model(definition.preprocess(each[np.newaxis].copy())).numpy()[0]
-                for each in _pixels(name, definition.size)
-            ]
-        )
-    return vectors
-
-
-def _pixels(name: str, size: int) -> NDArray[np.float32]:
-    return np.stack([image(name, number, (size, size)) for number in range(IMAGES)]).astype(np.float32)
+def _pixels(reference: Reference) -> NDArray[np.float32]:
+    size = (reference.size, reference.size)
+    return np.stack([image(reference.name, number, size) for number in range(IMAGES)]).astype(np.float32)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from tests.golden.generated import uniform
+from tests.golden.reference import Reference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NAME: Final = "overfeat"
-SIZE: Final = 231
-OUTPUTS: Final = ("-3", "-2", "classes")
-FILE: Final = "net_weight_0"
 
 _MEAN: Final = 118.380948
 _DEVIATION: Final = 61.896913
@@ -82,3 +80,6 @@ def _layers() -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         weight = uniform(f"{NAME}/{number}.weight", shape, -reach, reach)
         layers.append((weight, uniform(f"{NAME}/{number}.bias", shape[:1], -0.5, 0.5)))
     return layers
+
+
+REFERENCE: Final = Reference(NAME, 231, ("-3", "-2", "classes"), "net_weight_0", data, vectors)
