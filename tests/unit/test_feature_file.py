@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from offshelf import datasets, features
-from offshelf.errors import InvalidInput
+from offshelf.errors import InvalidInput, StoreUnavailable
 from offshelf.features import SegmentRow
 from offshelf.images import ImageStatus
 from offshelf.runs import Combination, RunGoal, RunState
@@ -25,6 +25,8 @@ from offshelf.services.orchestrator.runs.runlog import RunLog
 from offshelf.services.orchestrator.runs.specification import RunSpec
 from offshelf.services.orchestrator.runs.status import RunStatus
 from offshelf.store import keys
+from offshelf.store.patience import Patience
+from offshelf.store.patient import PatientStore
 from tests.unit import scripted_runs
 from tests.unit.fakes import MemoryStore
 from tests.unit.test_orchestrator_evaluation import FINGERPRINT, MAX_PIXELS, PETS, Fleet, workbench
@@ -186,6 +188,62 @@ async def test_cancelling_ends_the_writing_and_leaves_nothing(tmp_path: Path) ->
     run = journal(slow, "R2")
     await Execution(bench, run).run()
     assert run.status.state is RunState.SUCCEEDED
+
+
+async def test_cancelling_ends_the_wait_for_a_store_that_is_away(tmp_path: Path) -> None:
+    """Ctrl-C gives the disk back at once, not when the store has answered or has been away for minutes."""
+
+    class Away(MemoryStore):
+        """Takes no files."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked = threading.Event()
+
+        def put_file(self, key: str, path: Path) -> None:
+            """Be away."""
+            self.asked.set()
+            raise StoreUnavailable(f"{key} cannot be written from {path} now.")
+
+    away = Away()
+    store_of_pets(store=away)
+    patience = Patience(600.0)
+    store = PatientStore(away, patience)
+    bench = replace(bench_of(away, tmp_path), store=store)
+    task = asyncio.create_task(Execution(bench, journal(away)).run())
+    try:
+        assert await asyncio.to_thread(away.asked.wait, 10)
+        task.cancel()
+        await asyncio.wait({task}, timeout=10)
+        assert task.cancelled()
+        assert not left_in(tmp_path)
+    finally:
+        patience.close()
+        await asyncio.wait({task})
+
+
+async def test_a_file_that_nobody_waits_for_any_more_is_not_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is cancelled as its file is ready sends no gigabytes."""
+    store = store_of_pets()
+    assert isinstance(store, CountingStore)
+    ready, go_on = threading.Event(), threading.Event()
+
+    def export(*given: object, stop: threading.Event) -> None:
+        features.export.export_features(*given, stop=stop)  # type: ignore[arg-type]
+        ready.set()
+        assert go_on.wait(10)
+
+    monkeypatch.setattr(features, "export_features", export)
+    task = asyncio.create_task(Execution(bench_of(store, tmp_path), journal(store)).run())
+    assert await asyncio.to_thread(ready.wait, 10)
+    task.cancel()
+    await asyncio.sleep(0.01)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert store.files == 0
 
 
 def intake(store: MemoryStore) -> Intake:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offshelf import features
-from offshelf.errors import ResourceExhausted, RunFailed
+from offshelf.errors import Cancelled, ResourceExhausted, RunFailed
 from offshelf.services.orchestrator.concurrency import all_of, outlast
 from offshelf.services.orchestrator.dispatch.patience import outwait_store
 from offshelf.services.orchestrator.runs import runlog
@@ -20,6 +20,7 @@ from offshelf.services.orchestrator.runs.artifacts import RunFindings, skipped_i
 from offshelf.services.orchestrator.runs.extraction import Extraction
 from offshelf.services.orchestrator.runs.status import RunResult
 from offshelf.store import keys
+from offshelf.store.patience import waits_end_with
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -125,9 +126,11 @@ class FeatureFile:
         scratch = self._bench.scratch or Path(tempfile.gettempdir())
         try:
             _check_room(scratch, features.vector_bytes(tables, self._dataset))
-            with tempfile.TemporaryDirectory(prefix="features-", dir=scratch) as folder:
+            with waits_end_with(stop), tempfile.TemporaryDirectory(prefix="features-", dir=scratch) as folder:
                 path = Path(folder) / FEATURES_FILE
                 features.export_features(self._bench.store, self._dataset, tables, path, stop=stop)
+                if stop.is_set():
+                    raise Cancelled("Nobody waits for these features any more.")
                 self._bench.store.put_file(key, path)
         except OSError as error:
             _log.error("features could not be written", extra={"folder": str(scratch), "reason": str(error)})
