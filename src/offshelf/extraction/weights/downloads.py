@@ -20,11 +20,11 @@ from offshelf.extraction.weights.web import WAIT_SECONDS, Interrupted, NoSuchRan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
-    from http.client import HTTPResponse
     from pathlib import Path
 
     from offshelf.extraction.spec import WeightsFile
     from offshelf.extraction.weights.checking import Entry
+    from offshelf.extraction.weights.web import Answer
 
 LARGEST_BYTES: Final = 1 << 30
 """Of a file whose size is not registered."""
@@ -251,7 +251,7 @@ class _Download:
                 raise self._too_large(part.total)
             self._take(part, response)
 
-    def _take(self, part: Part, response: HTTPResponse) -> None:
+    def _take(self, part: Part, response: Answer) -> None:
         since, then = time.monotonic(), part.size
         # Not `read`, which would wait for a whole chunk from a server that sends one byte now and then.
         while chunk := response.read1(_CHUNK):
@@ -285,7 +285,7 @@ class _Download:
             raise Cancelled(f"The download of {self._file.name} was stopped.")
 
 
-def _goes_on(response: HTTPResponse, version: Version, offset: int) -> bool:
+def _goes_on(response: Answer, version: Version, offset: int) -> bool:
     """Tell whether an answer to a question for the rest is the rest of the same file."""
     found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
     etag = response.headers.get("ETag", version.etag)

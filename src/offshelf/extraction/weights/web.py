@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import http.client
 import ssl
+import string
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Final
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import (
     HTTPDefaultErrorHandler,
     HTTPErrorProcessor,
@@ -66,10 +67,12 @@ def check_address(url: str, hosts: Collection[str]) -> None:
     Raises
     ------
     InvalidInput
-        If it is none of the web, or holds credentials.
+        If it is none of the web, or holds credentials or characters that cannot be sent.
     PermissionDenied
         If it is not encrypted, or the host is not on the list.
     """
+    if not url.isprintable():
+        raise InvalidInput("An address on the web holds no characters that cannot be printed: write them as %XX.")
     try:
         parts = urlsplit(url)
         host, _ = (parts.hostname or "").lower(), parts.port
@@ -78,6 +81,8 @@ def check_address(url: str, hosts: Collection[str]) -> None:
         parts = urlsplit("")
     if not host or parts.scheme not in {"http", "https"} or "@" in parts.netloc:
         raise InvalidInput("An address of weights begins with https://host, and holds no user or password.")
+    if not host.isascii() or " " in parts.netloc:
+        raise InvalidInput(f"{host!r} is no name of a host: write it in ASCII, without blanks (xn--...).")
     if parts.scheme == "http" and host not in _LOOPBACK:
         raise PermissionDenied(f"Weights are not fetched from {host} without encryption: its address is http://.")
     if host not in hosts:
@@ -94,13 +99,13 @@ def ask(
     headers: Mapping[str, str] | None = None,
     method: str = "GET",
     seconds: float | None = None,
-) -> Iterator[HTTPResponse]:
+) -> Iterator[Answer]:
     """Ask for an address and give the answer, of which the body is read inside; only success is given.
 
     Parameters
     ----------
     url
-        The address.
+        The address; blanks and letters beyond ASCII are quoted as browsers do.
     hosts
         Those that may be asked.
     headers, method
@@ -120,20 +125,51 @@ def ask(
         If the server does not answer as it should.
     """
     check_address(url, hosts)
-    host = urlsplit(url).hostname
+    host = str(urlsplit(url).hostname)
     request = Request(  # noqa: S310  its scheme has been checked
-        url, headers={"User-Agent": "offshelf", "Accept-Encoding": "identity", **(headers or {})}, method=method
+        quote(url, safe=string.punctuation),
+        headers={"User-Agent": "offshelf", "Accept-Encoding": "identity", **(headers or {})},
+        method=method,
     )
     try:
-        with _opener(hosts).open(request, timeout=seconds or WAIT_SECONDS) as response:
-            yield response
+        response = _opener(hosts).open(request, timeout=seconds or WAIT_SECONDS)
     except HTTPError as error:
         error.close()
-        raise _refusal(error.code, str(host)) from error
+        raise _refusal(error.code, host) from error
     except URLError as error:
-        raise _failure(error.reason, str(host)) from error
-    except (http.client.HTTPException, ssl.SSLError, ConnectionError, TimeoutError) as error:
-        raise _failure(error, str(host)) from error
+        raise _failure(error.reason, host) from error
+    except (http.client.HTTPException, OSError) as error:
+        raise _failure(error, host) from error
+    with response:
+        yield Answer(response, host)
+
+
+class Answer:
+    """What a server answers.
+
+    Its failures are told from those of whoever keeps what comes: both are `OSError` to Python.
+    """
+
+    def __init__(self, response: HTTPResponse, host: str) -> None:
+        self._response = response
+        self._host = host
+
+    @property
+    def status(self) -> int:
+        """Of HTTP."""
+        return self._response.status
+
+    @property
+    def headers(self) -> HTTPMessage:
+        """Of HTTP."""
+        return self._response.headers
+
+    def read1(self, most: int) -> bytes:
+        """Read what has come, so many bytes at most; none at its end. Raises `Interrupted`, `Hindered`."""
+        try:
+            return self._response.read1(most)
+        except (http.client.HTTPException, OSError) as error:
+            raise _failure(error, self._host) from error
 
 
 class _CheckedRedirects(HTTPRedirectHandler):
