@@ -26,7 +26,7 @@ from offshelf.extraction.own.description import network_digest
 from offshelf.extraction.own.stored import MAX_NETWORK_BYTES
 from offshelf.services.orchestrator.holdings.card_index import CardIndex
 from offshelf.services.orchestrator.holdings.changes import Changes
-from offshelf.services.orchestrator.holdings.fetching import Fetcher
+from offshelf.services.orchestrator.holdings.fetching import Fetcher, read_beside
 from offshelf.services.orchestrator.holdings.hearing import Hearing
 from offshelf.services.orchestrator.holdings.incoming_network import NetworkHeader
 from offshelf.services.orchestrator.holdings.networks import CHUNK_BYTES, Networks
@@ -246,6 +246,53 @@ async def test_a_network_without_a_description_beside_it_is_not_fetched() -> Non
     with pytest.raises(NotFound, match=r"put one at https://host/net\.onnx\.json"):
         await desk.networks.fetch("ann", "https://host/net.onnx", "onnx", "")
     assert (await desk.networks.fetch("ann", "https://host/net.onnx", "onnx", TEXT)).digest == DIGEST
+
+
+@pytest.mark.parametrize(
+    ("address", "beside"),
+    [
+        ("http://127.0.0.1:80/net", ["http://127.0.0.1:80/net.json"]),
+        ("https://host/v1.2/net", ["https://host/v1.2/net.json"]),
+        ("https://host/net.onnx?key=a.b", ["https://host/net.onnx.json?key=a.b", "https://host/net.json?key=a.b"]),
+        ("s3://nets/a.b/net.onnx", ["s3://nets/a.b/net.onnx.json", "s3://nets/a.b/net.json"]),
+    ],
+)
+@pytest.mark.parametrize("error", [NotFound, PermissionDenied])
+def test_a_description_is_looked_for_beside_its_network(
+    address: str, beside: list[str], error: type[Exception]
+) -> None:
+    """On the same host, in the same folder, with the same query; refusing is how buckets say that nothing is there."""
+    asked: list[str] = []
+
+    def fetch(address: str, **_: object) -> Iterator[bytes]:
+        asked.append(address)
+        raise error(f"{len(asked)}: no")
+
+    with pytest.raises(error, match="1: no" if error is PermissionDenied else "put one at"):
+        read_beside(fetch, address, most=10, stop=threading.Event())
+    assert asked == beside
+
+
+@pytest.mark.parametrize("address", ["https://host", "https://host/", "s3://nets", "https://[host/net.onnx", ""])
+async def test_an_address_without_a_file_is_refused(address: str) -> None:
+    """Nobody is asked for it."""
+    with pytest.raises(InvalidInput, match=r"write s3://bucket/name or https://host/path"):
+        await Desk().networks.fetch("ann", address, "onnx", "")
+
+
+async def test_a_description_that_is_refused_under_its_first_name_is_found_under_the_second() -> None:
+    """S3 and CloudFront answer 403 for files that are not there."""
+
+    class Refusing(Web):
+        def __call__(self, address: str, **options: Any) -> Iterator[bytes]:
+            """Refuse what is not there."""
+            try:
+                yield from super().__call__(address, **options)
+            except NotFound as error:
+                raise PermissionDenied(str(error)) from None
+
+    desk = Desk(Refusing(net_onnx=FILE, net_json=TEXT.encode()))
+    assert (await desk.networks.fetch("ann", "https://host/net.onnx", "onnx", "")).digest == DIGEST
 
 
 async def test_a_bad_description_is_named_by_its_address() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import urlsplit, urlunsplit
 
 from offshelf.datasets.bucket import check_bucket
 from offshelf.errors import Cancelled, InvalidInput, NotFound, PermissionDenied, Unavailable
@@ -128,14 +130,33 @@ def read_beside(fetch: Fetches, address: str, *, most: int, stop: threading.Even
 
     Raises
     ------
+    InvalidInput
+        If the address names no file.
     NotFound
         If there is none.
+    PermissionDenied
+        If it may not be fetched; also what some buckets say of a file that is not there.
     """
-    stem, dot, _ = address.rpartition(".")
-    tried = [f"{address}.json", *([f"{stem}.json"] if dot else [])]
+    first: NotFound | PermissionDenied | None = None
+    tried = _beside(address)
     for beside in tried:
         try:
             return beside, b"".join(fetch(beside, most=most, stop=stop))
-        except NotFound:
-            continue
+        except (NotFound, PermissionDenied) as error:
+            first = first or error
+    if isinstance(first, PermissionDenied):
+        raise first
     raise NotFound(f"There is no description beside {address}: put one at {tried[0]}.")
+
+
+def _beside(address: str) -> list[str]:
+    """Name the descriptions of a network: net.onnx.json and net.json for net.onnx, each with the query behind it."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        raise InvalidInput(f"{address!r} cannot be fetched: write s3://bucket/name or https://host/path.") from None
+    folder, _, name = parts.path.rpartition("/")
+    if not name:
+        raise InvalidInput(f"{address!r} names no file: write s3://bucket/name or https://host/path.")
+    names = dict.fromkeys((f"{name}.json", f"{PurePosixPath(name).stem}.json"))
+    return [urlunsplit(parts._replace(path=f"{folder}/{each}")) for each in names]
