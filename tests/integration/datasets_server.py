@@ -17,6 +17,7 @@ from offshelf.rpc.server import start
 from offshelf.services.orchestrator.application import OrchestratorService
 from offshelf.services.orchestrator.datasets_servicer import DatasetServicer
 from offshelf.services.orchestrator.holdings.desk import QUEUE, THREADS, Desk
+from offshelf.services.orchestrator.holdings.fetching import Fetcher
 from offshelf.services.orchestrator.networks_servicer import NetworkServicer
 from offshelf.settings import Settings
 from offshelf.store import open_store
@@ -51,6 +52,7 @@ class DatasetsService:
             in_use=lambda: self.in_use,
             quota_images=settings.quota_images,
             quota_bytes=settings.quota_bytes,
+            fetch=Fetcher(buckets=(), hosts=settings.fetch_hosts, beside=settings.store),
             idle_seconds=idle_seconds,
         )
 
@@ -81,11 +83,15 @@ def token_file(folder: Path) -> Path:
 
 @asynccontextmanager
 async def serving(
-    folder: Path, *, idle_seconds: float = 60.0, quota_images: int = 0
+    folder: Path, *, idle_seconds: float = 60.0, quota_images: int = 0, fetch_hosts: tuple[str, ...] = ()
 ) -> AsyncIterator[tuple[DatasetsService, str]]:
     """Serve in this process; gives the service and its address."""
     settings = Settings(
-        store=str(folder / "store"), token_file=token_file(folder), drain_seconds=1.0, quota_images=quota_images
+        store=str(folder / "store"),
+        token_file=token_file(folder),
+        drain_seconds=1.0,
+        quota_images=quota_images,
+        fetch_hosts=fetch_hosts,
     )
     service = DatasetsService(settings, idle_seconds=idle_seconds)
     server = await start(service, settings)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from offshelf.client.absence import LOCAL_PAUSES, Absence
+from offshelf.client.absence import Absence
 from offshelf.client.gateway import Gateway
 from offshelf.client.networks import bring_network
+from offshelf.client.patience import Pauses
 from offshelf.digests import digest_of_bytes
-from offshelf.errors import InvalidInput, PermissionDenied
+from offshelf.errors import InvalidInput, PermissionDenied, Unavailable
 from offshelf.extraction.extractors import Extractors
 from offshelf.extraction.own.stored import find_network
 from offshelf.rpc.channel import open_channel
@@ -20,6 +21,7 @@ from offshelf.store import keys, open_store
 from offshelf.v1 import network_pb2 as pb
 from offshelf.v1.network_pb2_grpc import NetworkServiceStub
 from tests.integration.datasets_server import TOKEN, serving
+from tests.integration.weights_server import WeightsServer, refusing
 from tests.unit.own_networks import PLAIN
 
 if TYPE_CHECKING:
@@ -32,8 +34,10 @@ LARGE = bytes(range(256)) * 16_000
 def bring(address: str, named: str) -> str:
     """Bring a network as the SDK does."""
     gateway = Gateway(address, token=TOKEN, ca=None)
+    absence = Absence(Pauses(attempts=3, first=0.001, longest=0.001))
+    absence.meet()
     try:
-        return bring_network(gateway.networks, Absence(LOCAL_PAUSES), named)
+        return bring_network(gateway.networks, absence, named)
     finally:
         gateway.close()
 
@@ -99,3 +103,16 @@ async def test_a_server_fetches_nothing_unless_it_was_told_from_where(tmp_path: 
         ):
             with pytest.raises(PermissionDenied, match=said):
                 await asyncio.to_thread(bring, address, named)
+
+
+@pytest.mark.parametrize(("status", "error"), [(400, InvalidInput), (503, Unavailable)])
+async def test_a_host_that_does_not_give_a_network_is_asked_once(
+    tmp_path: Path, status: int, error: type[Exception]
+) -> None:
+    """Nobody's web server is asked again and again, by gRPC or by the SDK, because a user named it."""
+    with WeightsServer() as host:
+        host.otherwise = refusing(status)
+        async with serving(tmp_path, fetch_hosts=("127.0.0.1",)) as (_, address):
+            with pytest.raises(error, match=f"127.0.0.1 answered with status {status}"):
+                await asyncio.to_thread(bring, address, f"onnx:{host.url('/net.onnx')}")
+        assert [path for path, _ in host.requests] == ["/net.onnx.json"]

@@ -125,6 +125,11 @@ def properly(exchange: Exchange) -> None:
     exchange.wfile.write(data)
 
 
+def refusing(status: int) -> Behaviour:
+    """Answer with a status and nothing more."""
+    return lambda exchange: exchange.begin(status, 0)
+
+
 def cut(after: int) -> Behaviour:
     """Hang up after some bytes."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
 import pytest
@@ -10,8 +11,10 @@ import pytest
 from offshelf.cli.options import split_names
 from offshelf.client.absence import LOCAL_PAUSES, Absence
 from offshelf.client.networks import bring_network, bring_networks
+from offshelf.client.patience import Pauses
 from offshelf.digests import digest_of_bytes
-from offshelf.errors import InvalidInput
+from offshelf.errors import InvalidInput, OffshelfError, Unavailable
+from offshelf.rpc.unreachable import Unreachable
 from tests.unit.own_networks import PLAIN
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ class Server:
         self.known = set(known)
         self.sent: list[tuple[str, str, int]] = []
         self.fetched: list[str] = []
+        self.troubles: list[OffshelfError] = []
 
     def find(self, file: str, format_: NetworkFormat, description: str) -> str | None:
         """Look for it."""
@@ -46,8 +50,10 @@ class Server:
         return f"{format_}:net@0123456789ab"
 
     def fetch(self, address: str, format_: NetworkFormat) -> str:
-        """Fetch it."""
+        """Fetch it, unless something is in the way."""
         self.fetched.append(address)
+        if self.troubles:
+            raise self.troubles.pop()
         return f"{format_}:net@0123456789ab"
 
 
@@ -97,6 +103,18 @@ def test_addresses_are_for_the_server() -> None:
     server = Server()
     assert bring(server, "onnx:s3://nets/a.onnx", "onnx:https://host/b.onnx") == (NAME, NAME)
     assert server.fetched == ["s3://nets/a.onnx", "https://host/b.onnx"]
+
+
+@pytest.mark.parametrize(("trouble", "times"), [(Unreachable, 2), (Unavailable, 1), (InvalidInput, 1)])
+def test_a_server_is_asked_again_only_if_it_was_not_reached(trouble: type[OffshelfError], times: int) -> None:
+    """What a server that is there could not fetch, it is not made to ask for again."""
+    server = Server()
+    server.troubles.append(trouble("no"))
+    absence = Absence(Pauses(attempts=3, first=0.0, longest=0.0))
+    absence.meet()
+    with suppress(trouble):
+        bring_network(server, absence, "onnx:https://host/b.onnx")  # type: ignore[arg-type]
+    assert len(server.fetched) == times
 
 
 @pytest.mark.parametrize(

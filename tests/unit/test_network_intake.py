@@ -24,6 +24,7 @@ from offshelf.errors import (
 )
 from offshelf.extraction.own.description import network_digest
 from offshelf.extraction.own.stored import MAX_NETWORK_BYTES
+from offshelf.services.orchestrator.holdings import fetching
 from offshelf.services.orchestrator.holdings.card_index import CardIndex
 from offshelf.services.orchestrator.holdings.changes import Changes
 from offshelf.services.orchestrator.holdings.fetching import Fetcher, read_beside
@@ -349,7 +350,7 @@ def host(answers: dict[str, tuple[int, dict[str, str], bytes]]) -> Iterator[str]
             thread.join()
 
 
-def test_a_file_is_fetched_from_a_host_on_the_list() -> None:
+def test_a_file_is_fetched_from_a_host_on_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole, or not at all: not what is cut, what is too large, or what another host would have to be asked for."""
     length = {"Content-Length": str(len(FILE))}
     answers = {
@@ -358,6 +359,8 @@ def test_a_file_is_fetched_from_a_host_on_the_list() -> None:
         "/away": (302, {"Location": "https://example.org/net.onnx"}, b""),
         "/inside": (302, {"Location": "http://169.254.169.254/secret"}, b""),
         "/busy": (503, {}, b""),
+        "/teapot": (418, {}, b""),
+        "/circle": (302, {"Location": "/circle"}, b""),
     }
     with host(answers) as address:
         fetch = Fetcher(buckets=(), hosts=("127.0.0.1",), beside="/store")
@@ -369,6 +372,8 @@ def test_a_file_is_fetched_from_a_host_on_the_list() -> None:
         for path, error in (
             ("/cut.onnx", Unavailable),
             ("/busy", Unavailable),
+            ("/teapot", InvalidInput),
+            ("/circle", InvalidInput),
             ("/nothing", NotFound),
             ("/away", PermissionDenied),
             ("/inside", PermissionDenied),
@@ -381,3 +386,6 @@ def test_a_file_is_fetched_from_a_host_on_the_list() -> None:
         stop.set()
         with pytest.raises(Cancelled):
             list(fetch(f"{address}/net.onnx", most=len(FILE), stop=stop))
+        monkeypatch.setattr(fetching, "_LONGEST_SECONDS", -1.0)
+        with pytest.raises(DeadlineExceeded, match="took longer than -1 seconds"):
+            get("/net.onnx")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from offshelf.datasets.bucket import check_bucket
-from offshelf.errors import Cancelled, InvalidInput, NotFound, PermissionDenied, Unavailable
-from offshelf.extraction.weights.web import Interrupted, ask
+from offshelf.errors import Cancelled, DeadlineExceeded, InvalidInput, NotFound, PermissionDenied, Unavailable
+from offshelf.extraction.weights.web import Hindered, Interrupted, ask
 from offshelf.store import open_bucket
 from offshelf.store.addresses import is_s3
 
@@ -41,11 +41,13 @@ class Fetches(Protocol):
         Raises
         ------
         InvalidInput
-            If the address is none, or the file is too large.
+            If the address is none, its host does not answer as it should, or the file is too large.
         NotFound
             If there is no such file.
         PermissionDenied
             If it may not be fetched from there.
+        DeadlineExceeded
+            If it comes too slowly.
         Unavailable
             If it cannot be fetched at the moment.
         """
@@ -83,7 +85,7 @@ class Fetcher:
                 if received > most:
                     raise InvalidInput(f"{address} has more than the {most} bytes that are allowed.")
                 if time.monotonic() > deadline:
-                    raise Unavailable(f"{address} took longer than {_LONGEST_SECONDS:g} seconds to fetch.")
+                    raise DeadlineExceeded(f"{address} took longer than {_LONGEST_SECONDS:g} seconds to fetch.")
                 yield piece
 
     def _from_bucket(self, address: str) -> Generator[bytes]:
@@ -121,6 +123,8 @@ class Fetcher:
                     yield piece
                 if expected.isdecimal() and received < int(expected):
                     raise Unavailable(f"{address} was cut after {received} of {expected} bytes: try again.")
+        except Hindered as error:
+            raise InvalidInput(f"{address} cannot be fetched. {error.message}") from error
         except Interrupted as error:
             raise Unavailable(f"{address} could not be fetched: {error}. Try again.") from error
 

@@ -163,6 +163,8 @@ class Networks:
             If there is no such file, or no description.
         PermissionDenied
             If this server may not fetch from there.
+        DeadlineExceeded
+            If it comes too slowly.
         ResourceExhausted, Unavailable
             As `receive`; or if it cannot be fetched at the moment.
         """

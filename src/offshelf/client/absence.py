@@ -40,8 +40,11 @@ class Absence:
         """Begin something that may have to be done again."""
         return Attempts(self.pauses if self._met else NONE)
 
-    def outlast(self, action: Callable[[], T]) -> T:
-        """Do something that may be done twice, again if the server is away. Raises the last `Unavailable`."""
-        result = self.attempts().insist(action, on=(Unavailable,))
+    def outlast(self, action: Callable[[], T], *, on: type[Unavailable] = Unavailable) -> T:
+        """Do something that may be done twice, again if the server is away. Raises the last `Unavailable`.
+
+        With `Unreachable`, what a server that is there cannot do at the moment is not tried again.
+        """
+        result = self.attempts().insist(action, on=(on,))
         self.meet()
         return result

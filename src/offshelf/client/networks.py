@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from offshelf.client.sources import absolute
 from offshelf.errors import InvalidInput
 from offshelf.extraction.own.description import EXAMPLE, FORMATS, is_name, parse_description
+from offshelf.rpc.unreachable import Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -49,7 +50,8 @@ def bring_network(gateway: NetworkGateway, absence: Absence, named: str) -> str:
     if format_ is None or not rest:
         raise InvalidInput(f"{named!r} names no network: write onnx:FILE or tflite:FILE.")
     if _ADDRESS.match(rest):
-        return absence.outlast(lambda: gateway.fetch(rest, format_))
+        # Each attempt has the server ask somebody else's host.
+        return absence.outlast(lambda: gateway.fetch(rest, format_), on=Unreachable)
     return _upload(gateway, absence.outlast, format_, Path(absolute(rest)))
 
 

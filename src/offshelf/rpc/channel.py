@@ -37,6 +37,9 @@ _CONNECT_MILLISECONDS: Final = 4000
 _ADDRESS: Final = re.compile(r"(?:dns:///)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
 _MAX_PORT: Final = 65535
 
+_NOT_REPEATED: Final = frozenset({"offshelf.v1.NetworkService.ImportNetwork"})
+"""Unary methods that gRPC does not repeat: each call has the server ask a host of somebody else."""
+
 
 def open_channel(
     address: str,
@@ -207,7 +210,7 @@ def _options(*, local: bool, server_name: str) -> list[tuple[str, Any]]:
 
 
 def _service_config(*, local: bool) -> dict[str, Any]:
-    """Say which calls gRPC repeats: our unary ones, while the server is unavailable.
+    """Say which calls gRPC repeats: our unary ones but for `_NOT_REPEATED`, while the server is unavailable.
 
     Streams are left out by name. gRPC would repeat one that has had no answer yet, and a unit of work that ends its
     process would be sent again without the scheduler knowing.
@@ -217,7 +220,7 @@ def _service_config(*, local: bool) -> dict[str, Any]:
     return balancing | {
         "methodConfig": [
             {
-                "name": _unary_methods(),
+                "name": _repeated_methods(),
                 "retryPolicy": {
                     "maxAttempts": 4,
                     "initialBackoff": "0.2s",
@@ -230,8 +233,8 @@ def _service_config(*, local: bool) -> dict[str, Any]:
     }
 
 
-def _unary_methods() -> list[dict[str, str]]:
-    """Name all unary methods of all our services, from the generated code, so that none can be forgotten."""
+def _repeated_methods() -> list[dict[str, str]]:
+    """Name the unary methods of all our services, from the generated code, so that none can be forgotten."""
     import offshelf.v1
 
     modules = sorted(found.name for found in pkgutil.iter_modules(offshelf.v1.__path__) if found.name.endswith("_pb2"))
@@ -240,5 +243,5 @@ def _unary_methods() -> list[dict[str, str]]:
         for module in modules
         for service in importlib.import_module(f"offshelf.v1.{module}").DESCRIPTOR.services_by_name.values()
         for method in service.methods
-        if not (method.client_streaming or method.server_streaming)
+        if not (method.client_streaming or method.server_streaming or method.full_name in _NOT_REPEATED)
     ]

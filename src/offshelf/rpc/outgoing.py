@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
-from offshelf.errors import Cancelled, Conflict, DeadlineExceeded, OffshelfError, ResourceExhausted, Unavailable
+from offshelf.errors import Cancelled, Conflict, DeadlineExceeded, OffshelfError, ResourceExhausted
 from offshelf.logs import request_id
 from offshelf.rpc.auth import bearer
 from offshelf.rpc.limits import MAX_MESSAGE_BYTES
 from offshelf.rpc.status import ERROR_METADATA, REQUEST_ID_METADATA, error_from
-from offshelf.rpc.unreachable import Security, why_unreachable
+from offshelf.rpc.unreachable import Security, Unreachable, why_unreachable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -72,14 +72,14 @@ class CallPolicy:
         server = f"The server at {self.address}"
         match code:
             case grpc.StatusCode.UNAVAILABLE:
-                error: OffshelfError = Unavailable(why_unreachable(details, self))
+                error: OffshelfError = Unreachable(why_unreachable(details, self))
             case grpc.StatusCode.DEADLINE_EXCEEDED:
                 error = DeadlineExceeded(f"{server} did not answer in time. Try again later.")
             case grpc.StatusCode.CANCELLED if _LOCALLY_CANCELLED in details:
                 error = Cancelled("The call was cancelled.")
             case grpc.StatusCode.CANCELLED:
                 # A server that stops cancels what has not ended in its grace.
-                error = Unavailable(f"{server} ended the call; it may be stopping. Try again.")
+                error = Unreachable(f"{server} ended the call; it may be stopping. Try again.")
             case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in details:
                 said = _LIMIT.search(details)  # that of the side which refused it
                 limit = (int(said[1]) if said else MAX_MESSAGE_BYTES) // 2**20

@@ -10,10 +10,14 @@ import socket
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol
 
-from offshelf.errors import InvalidInput
+from offshelf.errors import InvalidInput, Unavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+class Unreachable(Unavailable):
+    """The server that was called did not answer; to whoever called us in turn it is one like any `Unavailable`."""
 
 
 class Security(Enum):

@@ -90,10 +90,12 @@ class NetworkServiceServicer:
         fetched from beside it (net.onnx.json or net.json for net.onnx), unless it is sent along.
 
         Errors:
-        INVALID_ARGUMENT    an address that cannot be used, and the errors of UploadNetwork.
+        INVALID_ARGUMENT    an address that cannot be used, or whose host does not answer as it should; and the errors of
+        UploadNetwork.
         NOT_FOUND           there is no such file, or no description beside it.
         PERMISSION_DENIED   this server may not fetch from there.
         RESOURCE_EXHAUSTED  as for UploadNetwork.
+        DEADLINE_EXCEEDED   the file takes longer than half an hour to come.
         UNAVAILABLE         the file cannot be fetched at the moment, or the store cannot be reached.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
