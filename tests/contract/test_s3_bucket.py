@@ -237,11 +237,14 @@ def test_a_network_is_fetched_from_a_bucket_of_data(s3_server: S3Server, name: s
     stop = threading.Event()
     address = f"s3://{name}/nets/a.onnx"
     assert environ
-    assert b"".join(fetch(address, most=len(data), stop=stop)) == data
+    with fetch(address, most=len(data)) as found:
+        assert found.size == len(data)
+        assert b"".join(found.read(stop=stop)) == data
     assert read_beside(fetch, address, most=10, stop=stop) == (f"s3://{name}/nets/a.json", b"{}")
-    with pytest.raises(InvalidInput, match="more than the 2559999 bytes"):
-        list(fetch(address, most=len(data) - 1, stop=stop))
-    with pytest.raises(NotFound):
-        list(fetch(f"s3://{name}/nets/b.onnx", most=10, stop=stop))
-    with pytest.raises(PermissionDenied):
-        list(fetch(f"s3://{name}/else/a.onnx", most=10, stop=stop))
+    for refused, most, error, said in (
+        (address, len(data) - 1, InvalidInput, "more than the 2559999 bytes"),
+        (f"s3://{name}/nets/b.onnx", 10, NotFound, None),
+        (f"s3://{name}/else/a.onnx", 10, PermissionDenied, None),
+    ):
+        with pytest.raises(error, match=said), fetch(refused, most=most):
+            pass

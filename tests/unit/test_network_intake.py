@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +27,10 @@ from offshelf.extraction.own.stored import MAX_NETWORK_BYTES
 from offshelf.services.orchestrator.holdings import fetching
 from offshelf.services.orchestrator.holdings.card_index import CardIndex
 from offshelf.services.orchestrator.holdings.changes import Changes
-from offshelf.services.orchestrator.holdings.fetching import Fetcher, read_beside
+from offshelf.services.orchestrator.holdings.fetching import Fetched, Fetcher, read_beside
 from offshelf.services.orchestrator.holdings.hearing import Hearing
 from offshelf.services.orchestrator.holdings.incoming_network import NetworkHeader
-from offshelf.services.orchestrator.holdings.networks import CHUNK_BYTES, Networks
+from offshelf.services.orchestrator.holdings.networks import CHUNK_BYTES, LEAST_BYTES, Networks
 from offshelf.services.orchestrator.holdings.quotas import Quotas
 from offshelf.services.orchestrator.holdings.spool import SpoolRoom
 from offshelf.store import keys
@@ -48,18 +48,18 @@ DIGEST = network_digest(digest_of_bytes(FILE), "onnx", described())
 class Web:
     """Files at addresses."""
 
+    says_sizes = True
+
     def __init__(self, **files: bytes) -> None:
         self.files = {f"https://host/{name.replace('_', '.')}": data for name, data in files.items()}
 
-    def __call__(self, address: str, *, most: int, stop: threading.Event) -> Iterator[bytes]:
-        """Yield a file in two pieces."""
-        del stop
+    def __call__(self, address: str, *, most: int) -> AbstractContextManager[Fetched]:
+        """Give a file in two pieces."""
         if address not in self.files:
             raise NotFound(f"host has no {address}.")
         data = self.files[address]
         assert len(data) <= most
-        yield data[:100]
-        yield data[100:]
+        return nullcontext(Fetched(len(data) if self.says_sizes else None, iter((data[:100], data[100:]))))
 
 
 class Desk:
@@ -167,9 +167,54 @@ def test_a_header_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
 
 async def test_a_file_that_is_larger_than_there_is_room_for_waits_and_is_told() -> None:
     """No disk is filled by networks."""
-    desk = Desk(room=SpoolRoom(100, 100, wait_seconds=0.01))
-    with pytest.raises(ResourceExhausted):
+    desk = Desk(room=SpoolRoom(100, 100, wait_seconds=0.01, what="networks"))
+    with pytest.raises(ResourceExhausted, match="As many networks of yours are on their way"):
         await desk.send(header(), FILE)
+
+
+async def test_one_user_leaves_room_for_the_networks_of_others() -> None:
+    """Whoever announces the largest network there may be, and sends nothing of it, keeps nobody else waiting."""
+    desk = Desk()
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[NetworkHeader | bytes]:
+        yield header(size=MAX_NETWORK_BYTES)
+        begun.set()
+        await go_on.wait()
+
+    sending = asyncio.create_task(desk.networks.receive("ann", slow()))
+    await begun.wait()
+    async with asyncio.timeout(10):
+        assert await desk.send(header(), FILE, user="bob") == f"onnx:net@{DIGEST[:12]}"
+    go_on.set()
+    with pytest.raises(InvalidInput, match="is not what its header says"):
+        await sending
+
+
+async def test_who_announces_much_has_to_hurry() -> None:
+    """A large network that comes at a pace which would take hours is ended: others wait for its room."""
+    desk = Desk(idle=0.1)
+    large = bytes(80 * LEAST_BYTES)
+
+    async def slow() -> AsyncIterator[NetworkHeader | bytes]:
+        yield header(size=len(large), file=digest_of_bytes(large))
+        for number in range(80):
+            yield large[:LEAST_BYTES]
+            if number < 9:
+                await asyncio.sleep(0.06)
+
+    with pytest.raises(DeadlineExceeded, match="Too little came"):
+        await desk.networks.receive("ann", slow())
+
+
+async def test_a_network_that_is_fetched_takes_as_much_room_as_it_has_bytes() -> None:
+    """Small networks come at the same time; what does not say how large it is may be as large as any."""
+    web = Web(net_onnx=FILE)
+    desk = Desk(web, room=SpoolRoom(len(FILE), len(FILE), wait_seconds=0.01))
+    assert (await desk.networks.fetch("ann", "https://host/net.onnx", "onnx", TEXT)).digest == DIGEST
+    web.says_sizes = False
+    with pytest.raises(ResourceExhausted):
+        await desk.networks.fetch("ann", "https://host/net.onnx", "onnx", TEXT)
 
 
 async def test_networks_count_towards_a_quota() -> None:
@@ -265,7 +310,7 @@ def test_a_description_is_looked_for_beside_its_network(
     """On the same host, in the same folder, with the same query; refusing is how buckets say that nothing is there."""
     asked: list[str] = []
 
-    def fetch(address: str, **_: object) -> Iterator[bytes]:
+    def fetch(address: str, **_: object) -> AbstractContextManager[Fetched]:
         asked.append(address)
         raise error(f"{len(asked)}: no")
 
@@ -285,10 +330,10 @@ async def test_a_description_that_is_refused_under_its_first_name_is_found_under
     """S3 and CloudFront answer 403 for files that are not there."""
 
     class Refusing(Web):
-        def __call__(self, address: str, **options: Any) -> Iterator[bytes]:
+        def __call__(self, address: str, **options: Any) -> AbstractContextManager[Fetched]:
             """Refuse what is not there."""
             try:
-                yield from super().__call__(address, **options)
+                return super().__call__(address, **options)
             except NotFound as error:
                 raise PermissionDenied(str(error)) from None
 
@@ -319,8 +364,8 @@ async def test_a_bad_description_is_named_by_its_address() -> None:
 def test_a_server_fetches_only_from_where_it_may(address: str, error: type[Exception], hosts: tuple[str, ...]) -> None:
     """Neither hosts beyond the list, nor buckets beyond those of data, nor its own files."""
     fetch = Fetcher(buckets=("s3://nets/mine",), hosts=hosts, beside="/store")
-    with pytest.raises(error):
-        list(fetch(address, most=100, stop=threading.Event()))
+    with pytest.raises(error), fetch(address, most=100):
+        pass
 
 
 @contextmanager
@@ -355,6 +400,7 @@ def test_a_file_is_fetched_from_a_host_on_the_list(monkeypatch: pytest.MonkeyPat
     length = {"Content-Length": str(len(FILE))}
     answers = {
         "/net.onnx": (200, length, FILE),
+        "/sizeless.onnx": (200, {}, FILE),
         "/cut.onnx": (200, length, FILE[:-1]),
         "/away": (302, {"Location": "https://example.org/net.onnx"}, b""),
         "/inside": (302, {"Location": "http://169.254.169.254/secret"}, b""),
@@ -365,10 +411,13 @@ def test_a_file_is_fetched_from_a_host_on_the_list(monkeypatch: pytest.MonkeyPat
     with host(answers) as address:
         fetch = Fetcher(buckets=(), hosts=("127.0.0.1",), beside="/store")
 
-        def get(path: str, most: int = len(FILE)) -> bytes:
-            return b"".join(fetch(f"{address}{path}", most=most, stop=threading.Event()))
+        stop = threading.Event()
 
-        assert get("/net.onnx") == FILE
+        def get(path: str, most: int = len(FILE)) -> bytes:
+            with fetch(f"{address}{path}", most=most) as found:
+                return b"".join(found.read(stop=stop))
+
+        assert get("/net.onnx") == get("/sizeless.onnx") == FILE
         for path, error in (
             ("/cut.onnx", Unavailable),
             ("/busy", Unavailable),
@@ -380,12 +429,13 @@ def test_a_file_is_fetched_from_a_host_on_the_list(monkeypatch: pytest.MonkeyPat
         ):
             with pytest.raises(error):
                 get(path)
-        with pytest.raises(InvalidInput, match="more than the 5119 bytes"):
-            get("/net.onnx", len(FILE) - 1)
-        stop = threading.Event()
+        for path in ("/net.onnx", "/sizeless.onnx"):
+            with pytest.raises(InvalidInput, match="more than the 5119 bytes"):
+                get(path, len(FILE) - 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(fetching, "_LONGEST_SECONDS", -1.0)
+            with pytest.raises(DeadlineExceeded, match="took longer than -1 seconds"):
+                get("/net.onnx")
         stop.set()
         with pytest.raises(Cancelled):
-            list(fetch(f"{address}/net.onnx", most=len(FILE), stop=stop))
-        monkeypatch.setattr(fetching, "_LONGEST_SECONDS", -1.0)
-        with pytest.raises(DeadlineExceeded, match="took longer than -1 seconds"):
             get("/net.onnx")

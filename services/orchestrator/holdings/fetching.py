@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
-from contextlib import closing
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit, urlunsplit
@@ -16,18 +18,37 @@ from offshelf.store.addresses import is_s3
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 _PIECE_BYTES: Final = 1 << 20
 _LONGEST_SECONDS: Final = 1800.0
-"""Of one file: who sends a byte now and then would else hold a place for days."""
+"""Of one file, for its bytes: who sends a byte now and then would else hold a place for days."""
+
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A file that is being fetched."""
+
+    size: int | None
+    """Bytes that it should have; None if whoever sends it does not say."""
+    pieces: Iterator[bytes]
+
+    def read(self, *, stop: threading.Event) -> Iterator[bytes]:
+        """Yield it piece by piece, until the event is set. Raises what `Fetches` does."""
+        for piece in self.pieces:
+            if stop.is_set():
+                raise Cancelled("Nobody waits for this file any more.")
+            yield piece
 
 
 class Fetches(Protocol):
     """Fetches a file; blocks."""
 
-    def __call__(self, address: str, *, most: int, stop: threading.Event) -> Iterator[bytes]:
-        """Yield a file piece by piece.
+    def __call__(self, address: str, *, most: int) -> AbstractContextManager[Fetched]:
+        """Open a file, which is read within the block.
 
         Parameters
         ----------
@@ -35,8 +56,6 @@ class Fetches(Protocol):
             "s3://bucket/name" or "https://host/path".
         most
             Bytes that it may have.
-        stop
-            Ends it when set.
 
         Raises
         ------
@@ -73,39 +92,38 @@ class Fetcher:
         self._hosts = hosts
         self._beside = beside
 
-    def __call__(self, address: str, *, most: int, stop: threading.Event) -> Iterator[bytes]:
+    @contextmanager
+    def __call__(self, address: str, *, most: int) -> Iterator[Fetched]:
         """See `Fetches`."""
-        pieces = self._from_bucket(address) if is_s3(address) else self._from_host(address)
-        received, deadline = 0, time.monotonic() + _LONGEST_SECONDS
-        with closing(pieces):
-            for piece in pieces:
-                received += len(piece)
-                if stop.is_set():
-                    raise Cancelled("Nobody waits for this file any more.")
-                if received > most:
-                    raise InvalidInput(f"{address} has more than the {most} bytes that are allowed.")
-                if time.monotonic() > deadline:
-                    raise DeadlineExceeded(f"{address} took longer than {_LONGEST_SECONDS:g} seconds to fetch.")
-                yield piece
+        with self._from_bucket(address) if is_s3(address) else self._from_host(address) as found:
+            if found.size is not None and found.size > most:
+                raise _too_large(address, most)
+            yield Fetched(found.size, _bounded(address, found.pieces, most))
 
-    def _from_bucket(self, address: str) -> Generator[bytes]:
+    @contextmanager
+    def _from_bucket(self, address: str) -> Iterator[Fetched]:
         checked = check_bucket(address, self._buckets)
         name, _, key = checked.removeprefix("s3://").partition("/")
         if not key:
             raise InvalidInput(f"{address!r} names a bucket and no file in it.")
         bucket = open_bucket(f"s3://{name}", beside=self._beside)
-        offset, first = 0, bucket.read(key, length=_PIECE_BYTES)
-        piece = first
-        while piece.data:
-            if piece.version != first.version:
-                raise Unavailable(f"{address} was replaced while it was read: try again.")
-            yield piece.data
-            offset += len(piece.data)
-            if offset >= piece.size:
-                return
-            piece = bucket.read(key, offset=offset, length=_PIECE_BYTES)
+        first = bucket.read(key, length=_PIECE_BYTES)
 
-    def _from_host(self, address: str) -> Generator[bytes]:
+        def pieces() -> Iterator[bytes]:
+            offset, piece = 0, first
+            while piece.data:
+                if piece.version != first.version:
+                    raise Unavailable(f"{address} was replaced while it was read: try again.")
+                yield piece.data
+                offset += len(piece.data)
+                if offset >= piece.size:
+                    return
+                piece = bucket.read(key, offset=offset, length=_PIECE_BYTES)
+
+        yield Fetched(first.size, pieces())
+
+    @contextmanager
+    def _from_host(self, address: str) -> Iterator[Fetched]:
         # Without encryption only this machine is asked, and only if it is on the list: see `check_address`.
         if not address.lower().startswith(("https://", "http://")):
             raise InvalidInput(f"{address!r} cannot be fetched: write s3://bucket/name or https://host/path.")
@@ -116,17 +134,37 @@ class Fetcher:
             )
         try:
             with ask(address, hosts=self._hosts) as answer:
-                expected = answer.headers.get("Content-Length", "")
-                received = 0
-                while piece := answer.read1(_PIECE_BYTES):
-                    received += len(piece)
-                    yield piece
-                if expected.isdecimal() and received < int(expected):
-                    raise Unavailable(f"{address} was cut after {received} of {expected} bytes: try again.")
+                said = answer.headers.get("Content-Length", "")
+                size = int(said) if _NUMBER.fullmatch(said) else None
+
+                def pieces() -> Iterator[bytes]:
+                    received = 0
+                    while piece := answer.read1(_PIECE_BYTES):
+                        received += len(piece)
+                        yield piece
+                    if size is not None and received < size:
+                        raise Unavailable(f"{address} was cut after {received} of {size} bytes: try again.")
+
+                yield Fetched(size, pieces())
         except Hindered as error:
             raise InvalidInput(f"{address} cannot be fetched. {error.message}") from error
         except Interrupted as error:
             raise Unavailable(f"{address} could not be fetched: {error}. Try again.") from error
+
+
+def _bounded(address: str, pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
+    received, deadline = 0, time.monotonic() + _LONGEST_SECONDS
+    for piece in pieces:
+        received += len(piece)
+        if received > most:
+            raise _too_large(address, most)
+        if time.monotonic() > deadline:
+            raise DeadlineExceeded(f"{address} took longer than {_LONGEST_SECONDS:g} seconds to fetch.")
+        yield piece
+
+
+def _too_large(address: str, most: int) -> InvalidInput:
+    return InvalidInput(f"{address} has more than the {most} bytes that are allowed.")
 
 
 def read_beside(fetch: Fetches, address: str, *, most: int, stop: threading.Event) -> tuple[str, bytes]:
@@ -145,7 +183,8 @@ def read_beside(fetch: Fetches, address: str, *, most: int, stop: threading.Even
     tried = _beside(address)
     for beside in tried:
         try:
-            return beside, b"".join(fetch(beside, most=most, stop=stop))
+            with fetch(beside, most=most) as found:
+                return beside, b"".join(found.read(stop=stop))
         except (NotFound, PermissionDenied) as error:
             first = first or error
     if isinstance(first, PermissionDenied):

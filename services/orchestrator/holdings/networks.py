@@ -15,7 +15,7 @@ from offshelf.extraction.own.stored import MAX_NETWORK_BYTES, OwnNetwork, read_n
 from offshelf.services.orchestrator.holdings.admission import Admission
 from offshelf.services.orchestrator.holdings.fetching import read_beside
 from offshelf.services.orchestrator.holdings.incoming_network import LONGEST_NAME, IncomingNetwork, NetworkHeader
-from offshelf.services.orchestrator.holdings.spool import SpoolRoom
+from offshelf.services.orchestrator.holdings.spool import LONGEST_SPOOLED, SpoolRoom
 from offshelf.store import keys
 from offshelf.store.patience import waits_end_with
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from offshelf.extraction.own.description import NetworkFormat
     from offshelf.services.orchestrator.holdings.changes import Changes
-    from offshelf.services.orchestrator.holdings.fetching import Fetches
+    from offshelf.services.orchestrator.holdings.fetching import Fetched, Fetches
     from offshelf.services.orchestrator.holdings.hearing import Hearing
     from offshelf.services.orchestrator.holdings.quotas import Quotas
     from offshelf.services.orchestrator.holdings.shelf import Threads
@@ -39,7 +39,10 @@ CHUNK_BYTES: Final = 1 << 20
 """Most bytes of one message."""
 
 LEAST_BYTES: Final = 64 * 1024
-"""So much has to come in the time that a client may be silent."""
+"""So much has to come in the time that a client may be silent, or a share of the network, whichever is more."""
+
+ROOM_BYTES: Final = 2 * MAX_NETWORK_BYTES
+"""On the disk, for all networks that are on their way; one user has room for the largest."""
 
 
 class Networks:
@@ -72,8 +75,7 @@ class Networks:
         self._hearing = hearing
         self._changes = changes
         self._fetch = fetch
-        # One of the largest at a time, or several smaller ones.
-        self._room = room or SpoolRoom(MAX_NETWORK_BYTES, MAX_NETWORK_BYTES)
+        self._room = room or SpoolRoom(ROOM_BYTES, MAX_NETWORK_BYTES, what="networks")
         self._admission = Admission(most=MOST, most_of_user=MOST_OF_USER, what="uploads of networks")
 
     async def find(self, file: str, format_: NetworkFormat, description: str) -> OwnNetwork | None:
@@ -120,7 +122,11 @@ class Networks:
         with self._admission.admitted(user), ExitStack() as held:
             header: NetworkHeader | None = None
             incoming: IncomingNetwork | None = None
-            async with aclosing(self._hearing.of(messages, _bytes, least=lambda: LEAST_BYTES)) as heard:
+
+            def least() -> int:
+                return max(LEAST_BYTES, header.size // LONGEST_SPOOLED if header is not None else 0)
+
+            async with aclosing(self._hearing.of(messages, _bytes, least=least)) as heard:
                 async for message in heard:
                     if isinstance(message, NetworkHeader):
                         if header is not None:
@@ -170,10 +176,12 @@ class Networks:
         """
         with self._admission.admitted(user), ExitStack() as held:
             parsed = await self._threads.run(self._describe, address, description)
-            # How large it is is not known yet.
-            held.callback(await self._room.take(user, MAX_NETWORK_BYTES))
-            incoming = held.enter_context(IncomingNetwork(MAX_NETWORK_BYTES))
-            await self._threads.run(self._fetch_into, incoming, address)
+            with ExitStack() as source:
+                fetched = await self._threads.run(self._open, source, address)
+                size = MAX_NETWORK_BYTES if fetched.size is None else fetched.size
+                held.callback(await self._room.take(user, size))
+                incoming = held.enter_context(IncomingNetwork(size))
+                await self._threads.run(_take, incoming, fetched)
             name = PurePosixPath(urlsplit(address).path).name[:LONGEST_NAME]
             header = NetworkHeader(name, format_, parsed, incoming.received, incoming.digest)
             on_digest(header.digest)
@@ -203,9 +211,9 @@ class Networks:
         beside, text = read_beside(self._fetch, address, most=LONGEST_DESCRIPTION, stop=stop)
         return parse_description(text, beside)
 
-    def _fetch_into(self, incoming: IncomingNetwork, address: str, *, stop: threading.Event) -> None:
-        for piece in self._fetch(address, most=MAX_NETWORK_BYTES, stop=stop):
-            incoming.write(piece, stop=stop)
+    def _open(self, source: ExitStack, address: str, *, stop: threading.Event) -> Fetched:
+        del stop  # a host that is silent is given up in seconds
+        return source.enter_context(self._fetch(address, most=MAX_NETWORK_BYTES))
 
     def _write(
         self, user: str, header: NetworkHeader, incoming: IncomingNetwork, *, stop: threading.Event
@@ -239,6 +247,11 @@ class Networks:
                 return None
             self._store.put(keys.own_network_card(digest), network.to_json())
         return network
+
+
+def _take(incoming: IncomingNetwork, fetched: Fetched, *, stop: threading.Event) -> None:
+    for piece in fetched.read(stop=stop):
+        incoming.write(piece, stop=stop)
 
 
 def _bytes(message: NetworkHeader | bytes) -> int:

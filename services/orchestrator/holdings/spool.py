@@ -1,4 +1,4 @@
-"""Room on this machine's disk for large images on their way into the store."""
+"""Room on this machine's disk for large images, and networks, on their way into the store."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ SPOOL_BYTES = 768 * 1024 * 1024
 SPOOL_BYTES_OF_USER = MAX_IMAGE_BYTES
 """Of those of one user, who may send slowly: the largest image has to fit."""
 
+LONGEST_SPOOLED = 15
+"""Times as long as a client may be silent may pass until all has come that room was taken for: others wait for it."""
+
 WAIT_SECONDS = 30.0
 """How long a call waits for room before its client is told to come back, which is sooner than clients give up."""
 
@@ -32,6 +35,8 @@ class SpoolRoom:
         Bytes there are in all, and for one user. A single image may have no more.
     wait_seconds
         How long to wait for it.
+    what
+        What it is for, as users call it.
     """
 
     def __init__(
@@ -39,7 +44,10 @@ class SpoolRoom:
         most: int = SPOOL_BYTES,
         most_of_user: int = SPOOL_BYTES_OF_USER,
         wait_seconds: float = WAIT_SECONDS,
+        *,
+        what: str = "large images",
     ) -> None:
+        self._what = what
         self._all = _Room(most)
         self._most_of_user = most_of_user
         self._shares: WeakValueDictionary[str, _Room] = WeakValueDictionary()
@@ -72,7 +80,7 @@ class SpoolRoom:
                     raise
         except TimeoutError:
             raise ResourceExhausted(
-                f"As many large images{whose} are on their way as this server has room for: try again in a moment."
+                f"As many {self._what}{whose} are on their way as this server has room for: try again in a moment."
             ) from None
         return partial(self._give_back, share, size)
 

@@ -17,7 +17,7 @@ from offshelf.services.orchestrator.holdings.incoming import (
     PIECE_DAMAGED,
     IncomingImage,
 )
-from offshelf.services.orchestrator.holdings.spool import SpoolRoom
+from offshelf.services.orchestrator.holdings.spool import LONGEST_SPOOLED, SpoolRoom
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -36,9 +36,6 @@ MOST_UPLOADS_OF_USER = 8
 
 LEAST_BYTES = 64 * 1024
 """So much has to come in the time that a client may be silent; what a link brings that serves for uploads is more."""
-
-LONGEST_SPOOLED = 15
-"""Times as long may pass until an image has come that takes room on the disk: others wait for that room."""
 
 _UNDER_WAY = 8
 """Images of one call that are being written at a time; the next message is read when there is room."""
