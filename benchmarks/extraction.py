@@ -36,7 +36,7 @@ from offshelf.extraction.engine import Engine
 from offshelf.extraction.registry import find
 from offshelf.extraction.runtime import load_openvino
 from offshelf.extraction.spec import PRECISIONS, Network
-from offshelf.images import decode
+from offshelf.images import decode_image
 from offshelf.store import open_store
 from tests.integration.rclone_s3 import BUCKET, serve_s3
 
@@ -197,7 +197,7 @@ def least_cosine(spec: ExtractorSpec, photos: Sequence[Path], setting: Setting) 
     assert isinstance(spec.method, Network)  # noqa: S101
     network = network_of(spec, store=open_store(setting.store), weights=setting.weights)
     size = spec.method.size
-    pixels = [squeezed(decode(path.read_bytes(), max_pixels=10**8), size=size) for path in photos]
+    pixels = [squeezed(decode_image(path.read_bytes(), max_pixels=10**8), size=size) for path in photos]
     units = []
     for precision in PRECISIONS:
         engine = Engine(network, cores=setting.cores, precision=precision)

@@ -19,7 +19,7 @@ from offshelf.extraction.engine import Engine
 from offshelf.extraction.registry import find
 from offshelf.extraction.spec import Network
 from offshelf.extraction.weights.finding import read_weights
-from offshelf.images import decode
+from offshelf.images import decode_image
 from tests.golden.networks import weights_file, with_file
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def test_squeezenet_with_its_real_weights_tells_dogs_from_cats() -> None:
     def features(part: str, count: int) -> tuple[NDArray[np.float32], list[str]]:
         classes = sorted(Path(folder, "images", "dogs-cats", part).iterdir())
         photos = [photo for each in classes for photo in sorted(each.iterdir())[:count]]
-        pixels = (squeezed(decode(photo.read_bytes(), max_pixels=10**8), size=size) for photo in photos)
+        pixels = (squeezed(decode_image(photo.read_bytes(), max_pixels=10**8), size=size) for photo in photos)
         return np.stack([engine.infer(each) for each in pixels]), [photo.parent.name for photo in photos]
 
     judge = LogisticRegression(C=1e-4, max_iter=1000).fit(*features("train", 100))

@@ -14,7 +14,7 @@ from offshelf.extraction.decoding import setup, squeezed
 from offshelf.extraction.engine import Engine
 from offshelf.extraction.registry import EXTRACTORS
 from offshelf.extraction.spec import Network
-from offshelf.images import decode
+from offshelf.images import decode_image
 from tests.unit.fakes import MemoryStore
 from tests.unit.odd_images import encoded
 
@@ -37,9 +37,9 @@ def test_large_photos_have_the_features_that_they_have_decoded_whole(name: str) 
         with Image.open(photo) as image:
             large = image.convert("RGB").resize((2400, 1840), Image.Resampling.BICUBIC)
         data = encoded(large, "JPEG", quality=90)
-        whole = decode(data, max_pixels=LIMIT)
-        reduced = decode(data, max_pixels=LIMIT, enough=setup(spec, LIMIT)["enough"])
-        assert (whole.shape, reduced.shape) == ((1840, 2400, 3), (920, 1200, 3))
-        one, other = (engine.infer(squeezed(pixels, size=spec.method.size)) for pixels in (whole, reduced))
+        whole = decode_image(data, max_pixels=LIMIT)
+        reduced = decode_image(data, max_pixels=LIMIT, enough=setup(spec, LIMIT)["enough"])
+        assert (whole.size, reduced.size) == ((2400, 1840), (1200, 920))
+        one, other = (engine.infer(squeezed(each, size=spec.method.size)) for each in (whole, reduced))
         cosine = float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
         assert 0.9995 <= cosine < 1.0

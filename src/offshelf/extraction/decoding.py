@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from offshelf.extraction.spec import Descriptor, ExtractorSpec
-from offshelf.images import ImageStatus, UnusableImage, decode
+from offshelf.images import ImageStatus, UnusableImage, decode, decode_image
 from offshelf.images.reasons import TOO_MUCH_MEMORY
 from offshelf.workers.memory import more_memory_at_most
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
     from offshelf.workers import Handler
 
@@ -56,18 +57,18 @@ def handler(setup: dict[str, Any]) -> Handler:
 
     The array is float32, the vector, for a descriptor; and uint8, RGB, of shape (height, width, 3) for a network.
     """
-    function: Callable[..., NDArray[Any]] = squeezed
-    if setup["function"]:
-        function = function_of(setup["function"])
+    # A descriptor looks at an array; a network's image is squeezed at once, and never copied in its own size.
+    read: Callable[..., Any] = decode if setup["function"] else decode_image
+    function: Callable[..., NDArray[Any]] = function_of(setup["function"]) if setup["function"] else squeezed
     describe = partial(function, **setup["parameters"])
     # Imports the libraries now, so that the first image is not the one that is slow.
-    describe(decode(_sample(), max_pixels=_SIDE * _SIDE))
+    describe(read(_sample(), max_pixels=_SIDE * _SIDE))
     _mute()
 
     def answer(header: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:  # noqa: ARG001 - Handler's form
         with more_memory_at_most(setup["memory"] + 2 * len(data)):
             try:
-                array = describe(decode(data, max_pixels=setup["max_pixels"], enough=setup["enough"]))
+                array = describe(read(data, max_pixels=setup["max_pixels"], enough=setup["enough"]))
             except UnusableImage as error:
                 return {"status": error.status.value, "reason": error.reason}, b""
             except MemoryError:
@@ -85,13 +86,13 @@ def function_of(name: str) -> Callable[..., NDArray[np.float32]]:
     return getattr(importlib.import_module(f"offshelf.extraction.descriptors.{module}"), function)  # type: ignore[no-any-return]
 
 
-def squeezed(pixels: NDArray[np.uint8], *, size: tuple[int, int]) -> NDArray[np.uint8]:
+def squeezed(image: Image.Image, *, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Bring an image to a height and width, whatever its proportions (`spec.PREPROCESSING_VERSION`)."""
     import numpy as np
     from PIL import Image
 
     height, width = size
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _mute() -> None:

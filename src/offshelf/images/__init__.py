@@ -42,10 +42,10 @@ memory                    an image that takes more than decoders may have (`offs
 
 from typing import Final
 
-from offshelf.images.decoder import decode
+from offshelf.images.decoder import decode, decode_image
 from offshelf.images.outcomes import ImageStatus, UnusableImage
 
-__all__ = ["DECODER_VERSION", "ImageStatus", "UnusableImage", "decode"]
+__all__ = ["DECODER_VERSION", "ImageStatus", "UnusableImage", "decode", "decode_image"]
 
 DECODER_VERSION: Final = 2
 """Version of the policy above; part of every extractor's fingerprint."""

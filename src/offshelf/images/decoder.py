@@ -5,16 +5,21 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from offshelf.images.outcomes import ImageStatus, UnusableImage
-from offshelf.images.pixels import upright_rgb
+from offshelf.images.pixels import upright_image, upright_rgb
 from offshelf.images.reasons import TOO_MUCH_MEMORY, TOO_MUCH_TEXT, tiff_layout, why_unreadable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
     from PIL.ImageFile import ImageFile
+
+Pixels = TypeVar("Pixels")
 
 _FORMATS: Final = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 _NAMES: Final = {"WEBP": "WebP", "PPM": "PNM image"}  # where people call them otherwise
@@ -55,6 +60,18 @@ def decode(data: bytes, *, max_pixels: int, enough: int | None = None) -> NDArra
     UnusableImage
         With the status `UNREADABLE` or `TOO_LARGE`. Whatever a parser raises on bad bytes becomes this.
     """
+    return _decoded(data, max_pixels, enough, upright_rgb)
+
+
+def decode_image(data: bytes, *, max_pixels: int, enough: int | None = None) -> Image.Image:
+    """Decode an image as `decode` does, to an image of Pillow's in the mode "RGB".
+
+    Most photos come out of their parser so, and are not copied.
+    """
+    return _decoded(data, max_pixels, enough, upright_image)
+
+
+def _decoded(data: bytes, max_pixels: int, enough: int | None, finish: Callable[[ImageFile, int], Pixels]) -> Pixels:
     if not data:
         raise UnusableImage(ImageStatus.UNREADABLE, "the file is empty (zero bytes)")
     kind = _kind(data)
@@ -62,7 +79,7 @@ def decode(data: bytes, *, max_pixels: int, enough: int | None = None) -> NDArra
         with warnings.catch_warnings():
             # Whatever this process does about warnings, it is the same image.
             warnings.simplefilter("ignore")
-            return _decode(kind, data, max_pixels, enough)
+            return finish(*_loaded(kind, data, max_pixels, enough))
     except UnusableImage:
         raise
     except Exception as error:  # parsers fed with arbitrary bytes raise nearly anything
@@ -89,7 +106,8 @@ def _kind(data: bytes) -> str:
     raise UnusableImage(ImageStatus.UNREADABLE, "not a JPEG, PNG, BMP, GIF, TIFF, WebP or PNM image")
 
 
-def _decode(kind: str, data: bytes, max_pixels: int, enough: int | None) -> NDArray[np.uint8]:
+def _loaded(kind: str, data: bytes, max_pixels: int, enough: int | None) -> tuple[ImageFile, int]:
+    """Load an image; with its orientation, by EXIF's numbers."""
     from PIL import Image
 
     # `Image.open` would do, but for its limit on pixels: a warning at 89 and an error at 178 megapixels, set by a
@@ -110,7 +128,7 @@ def _decode(kind: str, data: bytes, max_pixels: int, enough: int | None) -> NDAr
         # What Pillow decoded from is no longer needed, and WebP's canvases are as large as the image.
         image.fp = None
         vars(image).pop("_decoder", None)
-        return upright_rgb(image, orientation)
+        return image, orientation
 
 
 def _reduce(image: ImageFile, enough: int) -> None:

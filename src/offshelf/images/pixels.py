@@ -36,6 +36,15 @@ def upright_rgb(image: ImageFile, orientation: int) -> NDArray[np.uint8]:
     return upright
 
 
+def upright_image(image: ImageFile, orientation: int) -> Image.Image:
+    """Convert a loaded image to RGB and turn it upright, or give it as it is if it is both."""
+    from PIL import Image
+
+    if image.mode == "RGB" and orientation not in (*_STEPS, *_LYING) and not image.has_transparency_data:
+        return image
+    return Image.fromarray(upright_rgb(image, orientation))
+
+
 def _boxes(image: ImageFile) -> Iterator[tuple[int, int, int, int]]:
     """Cover an image by boxes of few pixels: left, top, right, bottom."""
     columns = min(image.width, _PIECE_PIXELS)
