@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.cluster, pytest.mark.nightly, pytest.mark.timeout(7200)]
 
-IMAGES = int(os.environ.get("CHAOS_IMAGES", "10000"))
+IMAGES = int(os.environ.get("CHAOS_IMAGES", "18000"))
 KILLS = int(os.environ.get("CHAOS_KILLS", "20"))
 PAUSE_SECONDS = 10.0
 UNIT_SECONDS = "1"
