@@ -94,6 +94,7 @@ def measure(folder: Path, count: int, weights: Path) -> dict[str, Any]:
     keys = installation.start_s3(weights)
     token = installation.make_secrets(folder, keys)
     deploying = seconds(lambda: installation.make("deploy", "OVERLAY=local"))
+    installation.take_kernels()
     deployed = installation.Deployed(installation.node_address(), folder, token, keys)
     starts = {"googlenet_first": scale("extractor-googlenet", 1)}  # converts the weights, once for all pods ever
     scale("extractor-googlenet", 0)

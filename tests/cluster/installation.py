@@ -213,7 +213,14 @@ def deploy(folder: Path, weights: Path | None) -> Deployed:
     keys = start_s3(weights)
     token = make_secrets(folder, keys)
     make("deploy", "OVERLAY=local")
+    take_kernels()
     return Deployed(node_address(), folder, token, keys)
+
+
+def take_kernels() -> None:
+    """Have trainers take the OpenBLAS kernels that this process is told to take: they decide last bits of scores."""
+    if variables := [f"{name}={value}" for name, value in os.environ.items() if name.startswith("OPENBLAS_")]:
+        kubectl("set", "env", "deployment/trainer", *variables, "--namespace", NAMESPACE)
 
 
 @contextmanager

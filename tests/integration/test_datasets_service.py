@@ -398,7 +398,7 @@ def test_an_upload_outlives_a_server_that_is_killed(tmp_path: Path, photos: Path
 def test_a_server_that_stops_ends_uploads_in_order(tmp_path: Path, photos: Path) -> None:
     """SIGTERM in the middle of an upload: the server is gone in its time, the SDK says how to go on, and it does."""
     for number in range(1500):
-        (photos / "dog" / f"more {number}.jpg").write_bytes(b"%d" % number * 5000)
+        (photos / "dog" / f"more {number}.jpg").write_bytes(b"%d" % number * 20_000)
     stopped = threading.Event()
     with process(tmp_path) as (first, address):
 

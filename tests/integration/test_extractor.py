@@ -105,7 +105,10 @@ def test_images_sent_along_give_the_vectors_of_the_segment(shared: tuple[Running
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"extractor": "hog"}, "This replica serves haralick, not 'hog'"),
+        (
+            {"extractor": "hog", "fingerprint": fingerprint(EXTRACTORS["hog"])},
+            "This replica serves haralick, not 'hog'",
+        ),
         ({"fingerprint": "0" * 64}, "another fingerprint"),
         ({"images": []}, "No image is named"),
         ({"images": [b"short"]}, "something else than its SHA-256"),

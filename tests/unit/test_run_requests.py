@@ -86,6 +86,10 @@ async def test_a_run_without_any_extractor_is_refused_at_once(pets: str) -> None
             """Say what is missing."""
             return f"{name} needs its weights: put them there."
 
+        def fetchable(self, name: str) -> bool:
+            """Know nobody to ask."""
+            return not name
+
     store = MemoryStore()
     runs = orchestrator(store, catalog=Barren())
     with pytest.raises(InvalidInput, match="hog needs its weights: put them there"):
