@@ -16,6 +16,7 @@ import pytest
 
 from offshelf.errors import NotFound, Unavailable, UnknownName
 from offshelf.logs import request_id
+from offshelf.rpc.channel import open_channel, open_sync_channel
 from offshelf.rpc.offload import Offload
 from offshelf.rpc.server import RunningServer, run, start
 from offshelf.settings import Settings
@@ -44,6 +45,9 @@ class EchoService(pb_grpc.ExtractorServiceServicer):
         self.draining = asyncio.Event()
         self.left_early = asyncio.Event()
         self.stopped_in_thread = threading.Event()
+        self.time_given: list[float] = []
+        """Deadlines of the calls that asked for it, in seconds."""
+        self.started: asyncio.Future[None] | None = None
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add this servicer."""
@@ -95,6 +99,12 @@ class EchoService(pb_grpc.ExtractorServiceServicer):
                 raise Unavailable("not yet")
             case b"hang":
                 await self.offload.run(self._hang)
+            case b"ask":
+                await self.offload.run(self._ask, request.images[1].decode())
+            case b"be asked":
+                self.time_given.append(context.time_remaining())
+            case b"start":
+                self.started = asyncio.ensure_future(self._outlive(request.images[1].decode()))
         return pb.ExtractImagesResponse()
 
     async def ExtractSegment(  # noqa: N802
@@ -120,6 +130,16 @@ class EchoService(pb_grpc.ExtractorServiceServicer):
         finally:
             self.left_early.set()
         yield pb.ExtractSegmentResponse(written=pb.SegmentWritten(key="the end"))
+
+    def _ask(self, address: str, *, stop: threading.Event) -> None:  # noqa: ARG002
+        """Ask another server, as part of a call."""
+        with open_sync_channel(address, token=TOKEN) as channel:
+            pb_grpc.ExtractorServiceStub(channel).ExtractImages(pb.ExtractImagesRequest(images=[b"be asked"]))
+
+    async def _outlive(self, address: str) -> None:
+        """Ask another server, in a task that the call only starts."""
+        async with open_channel(address, token=TOKEN) as channel:
+            await pb_grpc.ExtractorServiceStub(channel).ExtractImages(pb.ExtractImagesRequest(images=[b"be asked"]))
 
     def _hang(self, *, stop: threading.Event) -> None:
         stop.wait()

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from offshelf import errors
 from offshelf.logs import request_id
-from offshelf.rpc.channel import open_channel, open_sync_channel
+from offshelf.rpc.channel import UNARY_SECONDS, open_channel, open_sync_channel
 from offshelf.rpc.metrics import MetricsServer
 from offshelf.v1 import extractor_pb2 as pb
 from offshelf.v1 import extractor_pb2_grpc as pb_grpc
@@ -90,6 +90,20 @@ async def test_a_status_set_by_the_servicer_stays(serving: Serving, echo: Any) -
     async with serving(echo) as server, open_channel(server.address, token=TOKEN) as channel:
         with pytest.raises(errors.NotFound, match="aborted by the servicer"):
             await pb_grpc.ExtractorServiceStub(channel).ExtractImages(pb.ExtractImagesRequest(images=[b"abort"]))
+
+
+async def test_what_a_call_asks_of_others_is_due_when_the_call_is(serving: Serving, echo: Any) -> None:
+    """Nobody computes for a user who has given up: deadlines go with a request, though not with what outlives it."""
+    async with serving(echo) as server, open_channel(server.address, token=TOKEN) as channel:
+        images = pb_grpc.ExtractorServiceStub(channel).ExtractImages
+        here = server.address.encode()
+        await images(pb.ExtractImagesRequest(images=[b"ask", here]), timeout=9)
+        await images(pb.ExtractImagesRequest(images=[b"ask", here]), timeout=300)
+        await images(pb.ExtractImagesRequest(images=[b"start", here]), timeout=9)
+        await echo.started
+    bound, usual, free = echo.time_given
+    assert bound < 10 < usual < UNARY_SECONDS + 1  # gRPC rounds up what it sends
+    assert free > 10
 
 
 async def test_request_ids_travel_and_strange_ones_are_replaced(serving: Serving, echo: Any) -> None:

@@ -53,6 +53,8 @@ class Script:
     lets_go: threading.Event = field(default_factory=threading.Event)
     asked: list[Any] = field(default_factory=list)
     """All requests, in order."""
+    time_given: list[float] = field(default_factory=list)
+    """For how long whoever sent them waits, in seconds."""
 
 
 class _Servicer:
@@ -63,6 +65,7 @@ class _Servicer:
     def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  gRPC's name
         script = self._script
         script.asked.append(request)
+        script.time_given.append(context.time_remaining())
         if script.holds.is_set():
             script.lets_go.wait(30)
         answer = self._api.predict.PredictResponse()

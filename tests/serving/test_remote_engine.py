@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import grpc
 import numpy as np
 import pytest
 
-from offshelf import certificates
+from offshelf import certificates, deadline
 from offshelf.errors import Cancelled, EngineMismatch, EngineUnavailable, InvalidInput
 from offshelf.served_models import FEATURES, IDENTITY_SIGNATURE, SIGNATURE
 from tests.serving.scripted import PIXELS, VECTOR, Refusal, Script, engine_at, serving
@@ -167,6 +168,22 @@ def test_a_slow_server_is_given_up() -> None:
         with pytest.raises(EngineUnavailable, match=r"did not answer within 0\.2 s"):
             engine.infer(PIXELS)
         assert engine.seconds_in_inference == 0
+
+
+def test_a_server_gets_no_more_time_than_the_user_gives() -> None:
+    """For a user who waits a second, a server elsewhere is not asked to compute for twenty, and not asked again."""
+
+    def serve_a_call(engine: Any) -> None:
+        deadline.call_is_due_in(1.0)
+        deadline.bind_to_call()
+        with pytest.raises(EngineUnavailable, match=r"did not answer within (1|0\.9\d*) s"):
+            engine.infer(PIXELS)
+
+    script = Script()
+    script.holds.set()
+    with serving(script) as address, engine_at(address, seconds=20.0, patience=600.0) as engine:
+        contextvars.copy_context().run(serve_a_call, engine)
+        assert max(script.time_given) < 2
 
 
 def test_whoever_cancels_does_not_wait_for_a_server() -> None:

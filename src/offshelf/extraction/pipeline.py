@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -230,7 +231,7 @@ class Extraction:
     def _in_threads(
         self, take: Callable[[T], R], images: Sequence[T], on_done: Callable[[], None], stop: threading.Event
     ) -> list[R]:
-        """Apply a function to all, on more threads than cores; the first error ends it."""
+        """Apply a function to all, on more threads than cores and in this context; the first error ends it."""
         failed = threading.Event()
 
         def unless_ended(image: T) -> R:
@@ -241,7 +242,7 @@ class Extraction:
         a_core = _THREADS_A_CORE_REMOTE if self._is_remote else _THREADS_A_CORE
         threads = max(1, min(a_core * self._cores, len(images)))
         with ThreadPoolExecutor(threads, thread_name_prefix="extract") as pool:
-            futures = [pool.submit(unless_ended, image) for image in images]
+            futures = [pool.submit(copy_context().run, unless_ended, image) for image in images]
             try:
                 for future in as_completed(futures):
                     future.result()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import grpc
 
+from offshelf import deadline
 from offshelf.errors import EngineUnavailable, Internal, OffshelfError, StoreUnavailable, Unavailable
 from offshelf.logs import request_id
 from offshelf.rpc.status import ERROR_METADATA, REQUEST_ID_METADATA, public_name, status_of, wire_detail
@@ -159,6 +160,13 @@ async def request_id_layer(call: Call) -> AsyncIterator[None]:
     sane = len(sent) == 1 and _SANE_REQUEST_ID.fullmatch(sent[0])
     request_id.set(sent[0] if sane else secrets.token_hex(8))
     call.context.set_trailing_metadata(((REQUEST_ID_METADATA, request_id.get()),))
+    yield
+
+
+@contextlib.asynccontextmanager
+async def deadline_layer(call: Call) -> AsyncIterator[None]:
+    """Let the work of the call know for how long its client waits; see `offshelf.deadline`."""
+    deadline.call_is_due_in(call.context.time_remaining())
     yield
 
 

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
+from offshelf import deadline
 from offshelf.errors import Cancelled, ResourceExhausted, Unavailable
 from offshelf.store.patience import end_waits_with
 
@@ -152,9 +153,11 @@ class Offload:
         if len(self._stops) >= self._capacity:
             raise ResourceExhausted("This server has as much work as it takes at once. Try again in a moment.")
         self._stops.add(stop)
-        # The request id must be in the log lines of the work too; and work that was stopped waits for no store.
+        # The request id must be in the log lines of the work too. Work that was stopped waits for no store, and
+        # none waits for other servers longer than its client does.
         context = contextvars.copy_context()
         context.run(end_waits_with, stop)
+        context.run(deadline.bind_to_call)
         return self._executor.submit(context.run, work)
 
     async def _finish(self, stop: threading.Event, work: Future[Any]) -> None:

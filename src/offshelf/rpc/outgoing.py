@@ -5,6 +5,7 @@ The same for `grpc.aio` and for plain `grpc`, whose interceptors have nothing in
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
+from offshelf import deadline
 from offshelf.errors import Cancelled, Conflict, DeadlineExceeded, OffshelfError, ResourceExhausted
 from offshelf.logs import request_id
 from offshelf.rpc.auth import bearer
@@ -38,7 +40,7 @@ class CallPolicy:
     """Sent as metadata, since gRPC's call credentials refuse plaintext, loopback included."""
 
     unary_seconds: float
-    """Deadline of a unary call for which none is given, in seconds."""
+    """Deadline of a unary call for which none is given, in seconds; never later than that of the call it is part of."""
 
     security: Security = Security.NONE
     """How the connection is protected."""
@@ -57,6 +59,12 @@ class CallPolicy:
         if not any(key == REQUEST_ID_METADATA for key, _ in added):
             added.append((REQUEST_ID_METADATA, request_id.get() or secrets.token_hex(8)))
         return added
+
+    def seconds(self, given: float | None, *, unary: bool) -> float | None:
+        """Choose a deadline in seconds: the one given, or the usual one, unless the call is part of one due before."""
+        wanted = self.unary_seconds if unary and given is None else given
+        within = deadline.at_most(math.inf if wanted is None else wanted)
+        return None if math.isinf(within) else within
 
     def error(self, error: grpc.RpcError) -> OffshelfError:
         """Translate what a call failed with; see `offshelf.rpc.status`."""
@@ -99,7 +107,7 @@ class _AioPart:
     def _details(self, given: grpc.aio.ClientCallDetails, *, unary: bool = False) -> grpc.aio.ClientCallDetails:
         return grpc.aio.ClientCallDetails(
             given.method,
-            self._policy.unary_seconds if unary and given.timeout is None else given.timeout,
+            self._policy.seconds(given.timeout, unary=unary),
             grpc.aio.Metadata(*self._policy.metadata(given.metadata)),
             given.credentials,
             given.wait_for_ready,
@@ -242,7 +250,7 @@ class SyncInterceptor(
     def _call(self, continuation: Any, given: Any, request: Any, *, unary: bool = False) -> Any:
         details = _SyncDetails(
             given.method,
-            self._policy.unary_seconds if unary and given.timeout is None else given.timeout,
+            self._policy.seconds(given.timeout, unary=unary),
             tuple(self._policy.metadata(given.metadata)),
             given.credentials,
             given.wait_for_ready,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
+from offshelf import deadline
 from offshelf.backoff import full_jitter
 from offshelf.errors import Cancelled, EngineMismatch, EngineUnavailable
 from offshelf.extraction.spec import fingerprint as fingerprint_of
@@ -104,7 +105,7 @@ class RemoteEngine:
     fingerprint
         Of the extractor; a server that names another one is refused.
     seconds
-        How long one answer may take.
+        How long one answer may take; less where somebody waits for it who does not wait so long.
     patience
         For how many seconds an image is sent again while the server is away.
     ca, plaintext
@@ -174,14 +175,15 @@ class RemoteEngine:
         request = self._api.image_request(
             self._model.model, version or self._model.version, signature, output=output, pixels=pixels
         )
-        failures, end = 0, time.monotonic() + self._patience
+        failures, end = 0, time.monotonic() + deadline.at_most(self._patience)
         while True:
             self._check_wanted(stop)
+            seconds = deadline.at_most(self._seconds)
             try:
-                return self._predict(request, timeout=self._seconds)
+                return self._predict(request, timeout=seconds)
             except grpc.RpcError as error:
                 self._check_wanted(stop)  # closing the channel ends its calls, too
-                away = self._reason(error)
+                away = self._reason(error, seconds)
                 failures += 1
                 if time.monotonic() >= end:
                     raise away from error
@@ -209,7 +211,7 @@ class RemoteEngine:
 
     # ------------------------------------------------------------------------------------------- what an answer means
 
-    def _reason(self, error: grpc.RpcError) -> EngineUnavailable:
+    def _reason(self, error: grpc.RpcError, seconds: float) -> EngineUnavailable:
         """Return why it is worth asking again. Raises `EngineMismatch` if it is not."""
         code, details = error.code(), " ".join((error.details() or "").split())
         if code is grpc.StatusCode.NOT_FOUND:
@@ -217,7 +219,7 @@ class RemoteEngine:
         if code not in _PASSES:
             raise _Refused(f"{self._place()} refused an image ({code.name}: {details[:300]}).") from error
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return EngineUnavailable(f"{self._place()} did not answer within {self._seconds:g} s.")
+            return EngineUnavailable(f"{self._place()} did not answer within {seconds:.3g} s.")
         advice = ""
         if "CERTIFICATE_VERIFY_FAILED" in details or "Hostname Verification" in details:
             advice = (
@@ -235,7 +237,7 @@ class RemoteEngine:
         request = self._api.status.GetModelStatusRequest()
         request.model_spec.name = self._model.model
         try:
-            answer = self._status(request, timeout=self._seconds)
+            answer = self._status(request, timeout=deadline.at_most(self._seconds))
         except grpc.RpcError as error:
             if error.code() in _PASSES:
                 return EngineUnavailable(f"{self._place()} does not say which models it has ({error.code().name}).")

@@ -18,7 +18,7 @@ from offshelf.rpc.access import Access
 from offshelf.rpc.audit import Auditor
 from offshelf.rpc.authentication import access_layer
 from offshelf.rpc.health import HealthServicer, new_health_server
-from offshelf.rpc.interceptors import ServerShell, errors_layer, request_id_layer
+from offshelf.rpc.interceptors import ServerShell, deadline_layer, errors_layer, request_id_layer
 from offshelf.rpc.lifecycle import StopRequest, exit_at_the_latest, finish, print_line, take_stdout
 from offshelf.rpc.limits import MAX_MESSAGE_BYTES
 from offshelf.rpc.metrics import CallMetrics, MetricsServer, measure_process
@@ -123,7 +123,7 @@ async def start(service: Service, settings: Settings, registry: CollectorRegistr
     try:
         access = Access.of(service, settings)
         measure_process(registry, settings.tls)
-        layers: list[Layer] = [request_id_layer, CallMetrics(registry).around]
+        layers: list[Layer] = [request_id_layer, deadline_layer, CallMetrics(registry).around]
         auditor = Auditor(service.audit) if isinstance(service, Audited) else None
         if auditor is not None:
             undo.append(auditor.close)

@@ -1,0 +1,31 @@
+"""For how long somebody still waits for the answer that the current code works on.
+
+Whatever a service asks of others on the way to an answer is given no more time than is left of the call that it serves.
+That holds for the work which a call is not over without (`offshelf.rpc.offload`), in all its threads. A task that a
+call merely starts, a run for example, inherits the context of the call and is not bound: it outlives the call.
+"""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+from typing import Final
+
+_CALL_DUE: Final[ContextVar[float | None]] = ContextVar("offshelf_call_due", default=None)
+_WORK_DUE: Final[ContextVar[float | None]] = ContextVar("offshelf_work_due", default=None)
+
+
+def call_is_due_in(seconds: float | None) -> None:
+    """Say for how many seconds the client of the call that this context serves waits; None: as long as it takes."""
+    _CALL_DUE.set(None if seconds is None else time.monotonic() + seconds)
+
+
+def bind_to_call() -> None:
+    """Let what this context does be due when its call is."""
+    _WORK_DUE.set(_CALL_DUE.get())
+
+
+def at_most(seconds: float) -> float:
+    """Return a time, in seconds, or what is left until the work of this context is due if that is less; never < 0."""
+    due = _WORK_DUE.get()
+    return seconds if due is None else max(0.0, min(seconds, due - time.monotonic()))
