@@ -12,7 +12,17 @@ import pytest
 
 from offshelf import Client
 from tests.cluster import photos
-from tests.cluster.installation import NAMESPACE, apply_certificates, kubectl, node_address, run_offshelf, state
+from tests.cluster.installation import (
+    NAMESPACE,
+    ROOT,
+    apply_certificates,
+    kubectl,
+    node_address,
+    read,
+    run_offshelf,
+    state,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +33,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.cluster, pytest.mark.nightly, pytest.mark.timeout(1200)]
 
 CLIENTS = 4
+FEWEST = 2
+"""Predictors where nothing scales them, and the fewest that the autoscaler leaves."""
 
 
 @dataclass
@@ -83,6 +95,27 @@ def test_a_rolling_update_fails_no_prediction(deployed: Deployed, model: tuple[s
     print(f"answered: {load.answered}")  # noqa: T201
     assert not load.failures, f"{load.failures[:5]}\n{state()}"
     assert load.answered > 100
+
+
+def test_busy_predictors_get_company(deployed: Deployed, model: tuple[str, bytes], tmp_path: Path) -> None:
+    """With the component `predictor-autoscaling` there are more predictors while many predict, and nothing fails."""
+    autoscaler = ROOT / "k8s" / "components" / "predictor-autoscaling" / "autoscaler.yaml"
+    kubectl("apply", "--filename", str(autoscaler))
+    try:
+        with under_load(deployed, model, tmp_path) as load:
+            seconds = wait_until("there are more predictors", lambda: ready_predictors() > FEWEST, 300)
+            time.sleep(10)  # the new pods get some of the load
+        print(f"more predictors after {seconds:.0f} s; answered: {load.answered}")  # noqa: T201
+        assert not load.failures, f"{load.failures[:5]}\n{state()}"
+        assert load.answered > 100
+    finally:
+        kubectl("delete", "--filename", str(autoscaler))
+        kubectl("scale", "deployment/predictor", f"--replicas={FEWEST}", "--namespace", NAMESPACE)
+
+
+def ready_predictors() -> int:
+    """How many pods of the predictor take calls."""
+    return int(read("get", "deployment", "predictor", "--namespace", NAMESPACE)["status"].get("readyReplicas", 0))
 
 
 def test_new_certificates_fail_no_prediction(deployed: Deployed, model: tuple[str, bytes], tmp_path: Path) -> None:
