@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -25,6 +26,12 @@ async def all_of(work: Iterable[Coroutine[None, None, T]]) -> list[T]:
             task.cancel()
         await outlast(tasks)
         raise
+
+
+async def both(first: Coroutine[None, None, S], second: Coroutine[None, None, T]) -> tuple[S, T]:
+    """Run two coroutines at once that return different things, as `all_of` does."""
+    results = await all_of([first, second])
+    return cast("tuple[S, T]", tuple(results))
 
 
 async def outlast(tasks: Iterable[asyncio.Future[T]]) -> None:

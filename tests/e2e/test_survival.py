@@ -141,6 +141,37 @@ def test_a_run_survives_one_death_after_another(installation: Installation, phot
         assert survived.read_bytes() == calm.read_bytes(), f"seed {seed}"
 
 
+def test_damaged_features_are_extracted_again(installation: Installation, photos: Path) -> None:
+    """What was truncated in the store is made again by the same command, with byte-equal scores."""
+    short = {"OFFSHELF_UNIT_SECONDS": "0.05"}
+
+    def damage() -> int:
+        """Truncate a segment of each extractor and forget the scores; returns how many images they held."""
+        shutil.rmtree(installation.store / "scores")
+        lost = 0
+        for folder in installation.store.glob("features/*/segments"):
+            segments = sorted(folder.iterdir())
+            assert len(segments) > 1
+            lost += parquet.read_metadata(segments[0]).num_rows
+            segments[0].write_bytes(segments[0].read_bytes()[:-1])
+        return lost
+
+    def run(out: str) -> bytes:
+        installation.offshelf("run", photos, *ARGUMENTS, "-o", out, environment=short)
+        return (installation.folder / out / "scores.parquet").read_bytes()
+
+    undisturbed = run("undisturbed")
+    lost = damage()
+    assert run("table") == undisturbed
+    assert installation.summary("table")["images_extracted"] == lost
+    lost = damage()
+    for tables in installation.store.glob("features/*/tables"):
+        shutil.rmtree(tables)
+    assert run("interrupted") == undisturbed
+    summary = installation.summary("interrupted")
+    assert (summary["images_extracted"], summary["images_reused"]) == (lost, PAIRS - lost)
+
+
 def test_ctrl_c_stops_the_run_says_how_to_go_on_and_leaves_nothing(installation: Installation, photos: Path) -> None:
     """Ctrl-C ends the command with 130 after the run has stopped; the same command goes on from there."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs, as in CI, are born with it ignored

@@ -12,7 +12,7 @@ from offshelf.errors import Conflict, DataLoss, NotFound, StoreUnavailable
 from offshelf.images import ImageStatus
 from offshelf.services.orchestrator.holdings.deletion import delete_dataset
 from offshelf.services.orchestrator.holdings.references import Removal, read_references
-from offshelf.services.orchestrator.runs.planning import SegmentShelf
+from offshelf.services.orchestrator.runs.segment_shelf import SegmentShelf
 from offshelf.store import keys
 from tests.unit.workshop import (
     DIMENSION,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -27,6 +28,7 @@ from offshelf.services.orchestrator.fleet.replicas import Replica, ReplicaPool, 
 from offshelf.services.orchestrator.runs import runlog
 from offshelf.services.orchestrator.runs.evaluation import Evaluation
 from offshelf.services.orchestrator.runs.execution import Execution
+from offshelf.services.orchestrator.runs.extraction import Extraction
 from offshelf.services.orchestrator.runs.journal import Journal, Workbench
 from offshelf.services.orchestrator.runs.runlog import RunLog
 from offshelf.services.orchestrator.runs.specification import RunSpec
@@ -396,6 +398,77 @@ async def test_images_that_end_a_network_are_put_on_record_with_the_right_length
     evaluation = Evaluation("hog", alone, unmeasured(store, frozenset({deadly})), journal(RunLog(store, 1)))
     await evaluation.run()
     assert "ended the extractor's process" in evaluation.features.unread[deadly]
+
+
+def lay_segments(store: MemoryStore) -> list[str]:
+    """Leave a segment for each pet, as a run of one image a unit does that is cut before its table is written."""
+    images = sorted(item.digest for item in PETS.items)
+    rows = [SegmentRow(image, ImageStatus.OK, "", np.ones(3, np.float32)) for image in images]
+    return [
+        features.write_segment(store, FINGERPRINT, [row.image], [row], max_pixels=MAX_PIXELS, dimension=3)
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("with_table", [True, False])
+async def test_a_truncated_segment_is_made_again(monkeypatch: pytest.MonkeyPatch, *, with_table: bool) -> None:
+    """A run finds what is damaged before a table names it; it counts as extracted, and only the others as reused."""
+    monkeypatch.setattr(trial, "_BACK_OFF_SECONDS", 0.0)
+    store = MemoryStore()
+    segments = lay_segments(store)
+    if with_table:
+        features.write_table(store, FeatureTable(PETS.digest, FINGERPRINT, 3, tuple(segments)))
+    whole = store.objects[segments[1]]
+    store.objects[segments[1]] = whole[:-1]
+    ledger = Ledger()
+    bench = replace(unmeasured(store, unit_seconds=1.0), figures=ledger)
+    run = journal(RunLog(store, 1))
+    evaluation = Evaluation("hog", PETS, bench, run)
+    await evaluation.run()
+    assert store.objects[segments[1]] == whole
+    table = evaluation.features.table
+    assert table is not None
+    assert sorted(table.segments) == sorted(segments)
+    assert features.load_features(store, table, PETS).X.shape == (4, 3)
+    assert run.status.progress.images_reused == 3
+    assert ledger.entries[:2] == [("hog", "reused", 3), ("features", 3, 1)]
+    assert ("hog", "extracted", 1) in ledger.entries
+    assert evaluation.features.skipped == {}
+
+
+async def test_work_begins_before_what_is_there_is_read() -> None:
+    """However much an interrupted run has left, the rest of its images need not wait until all of that is verified."""
+    begun = threading.Event()
+
+    class Slow(MemoryStore):
+        """Reads what was left only when somebody extracts."""
+
+        def get(self, key: str, *, offset: int = 0, length: int | None = None) -> bytes:
+            """Wait, then read."""
+            assert key not in left or begun.wait(30)
+            return super().get(key, offset=offset, length=length)
+
+    class Beginning(Measuring):
+        async def extract(
+            self, replica: Replica, unit: ExtractionUnit, count: Callable[[int], None]
+        ) -> ExtractionOutcome:
+            """Extract."""
+            begun.set()
+            return await super().extract(replica, unit, count)
+
+    store, left = Slow(), set[str]()
+    segments = lay_segments(store)
+    del store.objects[segments[2]]
+    left.update(store.objects)
+    run = journal(RunLog(store, 1))
+    bench = unmeasured(store, unit_seconds=1.0)
+    bench.dispatcher._peers = Beginning(store)  # type: ignore[assignment]
+    extraction = Extraction("hog", PETS, bench, run)
+    table = await extraction.run()
+    assert table is not None
+    assert table.segments == tuple(segments)
+    assert run.status.progress.images_reused == 3
+    assert run.status.progress.images_remaining == 0
 
 
 @pytest.mark.parametrize("error", [NotFound("There is no network."), InvalidInput("net.onnx does not fit.")])

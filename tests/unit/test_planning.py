@@ -14,11 +14,12 @@ from offshelf.features import FeatureTable, SegmentRow
 from offshelf.images import ImageStatus
 from offshelf.services.orchestrator.runs.planning import (
     ExtractionPlan,
-    SegmentShelf,
+    ExtractionPlanner,
     cut_extraction,
-    plan_extraction,
     plan_scoring,
 )
+from offshelf.services.orchestrator.runs.segment_shelf import SegmentShelf
+from offshelf.store import keys
 from tests.unit.fakes import MemoryStore
 
 if TYPE_CHECKING:
@@ -41,26 +42,35 @@ def dataset(count: int, label: str = "cat") -> Dataset:
     return Dataset.of(Item(f"{label}/{n:03}.png", label, "", digest_of(n)) for n in range(count))
 
 
-def plan(
-    store: MemoryStore, wanted: Dataset, *, unit_seconds: float = 4.0, max_pixels: int = MAX_PIXELS
-) -> ExtractionPlan:
-    """Plan the extraction of a dataset."""
-    return plan_extraction(
+def planner(store: MemoryStore, wanted: Dataset, *, max_pixels: int = MAX_PIXELS) -> ExtractionPlanner:
+    """Look at what the store holds of a dataset."""
+    return ExtractionPlanner(
         SegmentShelf(store, FINGERPRINT, max_pixels),
         spec=Spec(),  # type: ignore[arg-type]
         fingerprint=FINGERPRINT,
         dataset=wanted,
         source="folder:/data",
-        unit_seconds=unit_seconds,
+        unit_seconds=4.0,
     )
 
 
-def extract(store: MemoryStore, images: Iterable[str], *, bad: frozenset[str] = frozenset()) -> str:
-    """Write the segment that an extractor would."""
+def plan(store: MemoryStore, wanted: Dataset, *, max_pixels: int = MAX_PIXELS) -> ExtractionPlan:
+    """Plan the extraction of a dataset, as a run does: what its draft says is to be done is done in any case."""
+    found = planner(store, wanted, max_pixels=max_pixels)
+    draft, made = found.draft(), found.plan()
+    assert set(draft.units) <= set(made.units)
+    return made
+
+
+def extract(
+    store: MemoryStore, images: Iterable[str], *, bad: frozenset[str] = frozenset(), last_bit: bool = False
+) -> str:
+    """Write the segment that an extractor would, or one on another CPU."""
+    vector = np.nextafter(np.ones(2, np.float32), np.float32(1 + last_bit))
     rows = [
         SegmentRow(image, ImageStatus.TOO_LARGE, "2 megapixels", None)
         if image in bad
-        else SegmentRow(image, ImageStatus.OK, "", np.ones(2, np.float32))
+        else SegmentRow(image, ImageStatus.OK, "", vector)
         for image in images
     ]
     return features.write_segment(store, FINGERPRINT, images, rows, max_pixels=MAX_PIXELS, dimension=2)
@@ -142,6 +152,50 @@ def test_a_damaged_segment_counts_as_never_written() -> None:
     table = finish(store, wanted, plan(store, wanted))
     store.objects[table.segments[0]] = b"rubbish"
     assert sum(len(unit.images) for unit in plan(store, wanted).units) == 4
+
+
+def test_a_draft_reads_no_segment_whose_name_says_enough() -> None:
+    """A run begins at once however much lies there, whether a table names it or an interrupted run left it."""
+
+    class Unread(MemoryStore):
+        """Reads manifests alone."""
+
+        def get(self, key: str, *, offset: int = 0, length: int | None = None) -> bytes:
+            """Read an object."""
+            assert not key.startswith(keys.segments(FINGERPRINT))
+            return super().get(key, offset=offset, length=length)
+
+    store, wanted = MemoryStore(), dataset(20)
+    units = plan(store, wanted).units
+    made = [extract(store, unit.images) for unit in units[1:]]
+    left, whole = Unread(), Unread()
+    left.objects.update(store.objects)
+    table = finish(store, wanted, plan(store, wanted))
+    whole.objects.update(store.objects)
+    assert planner(left, wanted).draft().parts == (units[0], *made)
+    assert planner(whole, wanted).draft() == ExtractionPlan(table.segments, {}, table)
+
+
+def test_a_damaged_segment_leaves_no_trace_in_the_table() -> None:
+    """What an interrupted run left is made again in its place if it is damaged, so that scores keep their names."""
+    stores, wanted = [MemoryStore(), MemoryStore()], dataset(20)
+    units = plan(stores[0], wanted).units
+    made = [extract(stores[0], unit.images) for unit in units]
+    stores[0].objects[made[2]] = stores[0].objects[made[2]][:-1]
+    again = planner(stores[0], wanted)
+    assert again.draft().units == ()
+    assert again.plan().units == (units[2],)
+    assert set(again.plan().outcomes) == {image for unit in units if unit is not units[2] for image in unit.images}
+    assert finish(stores[0], wanted, again.plan()) == finish(stores[1], wanted, plan(stores[1], wanted))
+
+
+def test_what_another_cpu_made_is_used_where_the_first_is_damaged() -> None:
+    """Of two segments of the same images one is enough."""
+    store, wanted = MemoryStore(), dataset(4)
+    (unit,) = plan(store, wanted).units
+    made = sorted([extract(store, unit.images), extract(store, unit.images, last_bit=True)])
+    store.objects[made[0]] = b"rubbish"
+    assert plan(store, wanted).parts == (made[1],)
 
 
 def test_images_too_large_before_are_tried_again_under_another_limit() -> None:

@@ -24,8 +24,9 @@ from offshelf.features import FeatureTable, SegmentRow
 from offshelf.images import ImageStatus
 from offshelf.runs import Combination
 from offshelf.services.orchestrator.runs import runlog
-from offshelf.services.orchestrator.runs.planning import SegmentShelf, plan_extraction
+from offshelf.services.orchestrator.runs.planning import ExtractionPlanner
 from offshelf.services.orchestrator.runs.runlog import RunLog
+from offshelf.services.orchestrator.runs.segment_shelf import SegmentShelf
 from offshelf.services.stats.report import ReportRequest, render_report
 from offshelf.services.stats.stored import compare_scores
 from offshelf.services.trainer.evaluation import evaluate_fold
@@ -155,14 +156,14 @@ class Workshop:
     def extract(self, dataset: Dataset, extractor: str, *, units: int | None = None) -> FeatureTable | None:
         """Make a feature table; with `units`, only the segments of the first units that are missing."""
         numbers = {image(number): number for number in range(1000)}
-        plan = plan_extraction(
+        plan = ExtractionPlanner(
             SegmentShelf(self.store, fingerprint(extractor), MAX_PIXELS),
             spec=registry.find(extractor),
             fingerprint=fingerprint(extractor),
             dataset=dataset,
             source="folder:/photos",
             unit_seconds=4 * registry.find(extractor).cost_seconds,
-        )
+        ).plan()
         if plan.table is not None:
             return plan.table
         made = []

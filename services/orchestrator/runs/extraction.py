@@ -9,13 +9,14 @@ from offshelf import features
 from offshelf.errors import DataLoss, EngineMismatch, InvalidDataset, InvalidInput, NotFound, OffshelfError
 from offshelf.features import ImageOutcome, SegmentRow
 from offshelf.images import ImageStatus
-from offshelf.services.orchestrator.concurrency import all_of
+from offshelf.services.orchestrator.concurrency import all_of, both
 from offshelf.services.orchestrator.fleet.replicas import RoleUnavailable
 from offshelf.services.orchestrator.runs import runlog
-from offshelf.services.orchestrator.runs.planning import SegmentShelf, plan_extraction
+from offshelf.services.orchestrator.runs.planning import ExtractionPlanner
+from offshelf.services.orchestrator.runs.segment_shelf import SegmentShelf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from offshelf.datasets import Dataset
@@ -105,8 +106,7 @@ class Extraction:
         bench, dataset = self._bench, self._dataset
         self._dimension = spec.dimension
         shelf = await self._journal.with_store(SegmentShelf, bench.store, self._fingerprint, bench.max_pixels)
-        plan = await self._journal.with_store(
-            plan_extraction,
+        planner = ExtractionPlanner(
             shelf,
             spec=spec,
             fingerprint=self._fingerprint,
@@ -114,14 +114,12 @@ class Extraction:
             source=self._spec.source,
             unit_seconds=bench.unit_seconds,
         )
-        self._progress.images_reused += len(plan.outcomes)
-        bench.figures.images(self.extractor, "reused", len(plan.outcomes))
-        missing = sum(len(unit.images) for unit in plan.units)
-        bench.figures.cache("features", hits=len(plan.outcomes), misses=missing)
-        self._note(plan.outcomes)
+        draft = await self._journal.with_store(planner.draft)
+        # Work begins at once; what is believed to be there is read meanwhile, before a table names it.
+        made, plan = await both(self._extract(draft.units, shelf), self._verify(planner))
         if plan.table is not None:
             return plan.table
-        made = await self._extract_missing(plan, shelf)
+        made |= await self._extract([unit for unit in plan.units if unit not in made], shelf)
         segments = tuple(
             segment for part in plan.parts for segment in ([part] if isinstance(part, str) else made[part])
         )
@@ -137,12 +135,22 @@ class Extraction:
         await self._journal.append(runlog.TABLE_WRITTEN, extractor=self.extractor, table=table.digest)
         return table
 
-    async def _extract_missing(self, plan: ExtractionPlan, shelf: SegmentShelf) -> dict[ExtractionUnit, list[str]]:
-        """Have all units extracted; returns the segments of each."""
-        if not plan.units:
+    async def _verify(self, planner: ExtractionPlanner) -> ExtractionPlan:
+        """Read what is believed to be there; only now it counts as found."""
+        plan = await self._journal.with_store(planner.plan)
+        found, missing = len(plan.outcomes), sum(len(unit.images) for unit in plan.units)
+        self._progress.images_reused += found
+        self._bench.figures.images(self.extractor, "reused", found)
+        self._bench.figures.cache("features", hits=found, misses=missing)
+        self._note(plan.outcomes)
+        return plan
+
+    async def _extract(self, units: Sequence[ExtractionUnit], shelf: SegmentShelf) -> dict[ExtractionUnit, list[str]]:
+        """Have units extracted; returns the segments of each."""
+        if not units:
             return {}
         await self._have_weights()
-        missing = sum(len(unit.images) for unit in plan.units)
+        missing = sum(len(unit.images) for unit in units)
         counted = 0
 
         def count(images: int) -> None:
@@ -159,14 +167,14 @@ class Extraction:
         try:
             async with AsyncExitStack() as held:
                 await held.enter_async_context(self._turns)
-                units = len(plan.units)
-                await held.enter_async_context(self._journal.hold(fleet, fleet.role_of(self.extractor), units=units))
+                own = fleet.role_of(self.extractor)
+                await held.enter_async_context(self._journal.hold(fleet, own, units=len(units)))
                 for role in self._next:
                     await held.enter_async_context(self._journal.hold(fleet, role, units=1))
-                made = await all_of(self._extract_unit(unit, shelf, count) for unit in plan.units)
+                made = await all_of(self._extract_unit(unit, shelf, count) for unit in units)
         finally:
             self._progress.images_remaining -= missing - counted
-        return dict(zip(plan.units, made, strict=True))
+        return dict(zip(units, made, strict=True))
 
     async def _have_weights(self) -> None:
         """See that the extractor can be used, and download its weights if they are missing and it was named.
@@ -197,7 +205,7 @@ class Extraction:
         if deadly := sorted(digest for outcome in outcomes for digest in outcome.deadly):
             segments += await self._journal.with_store(self._put_on_record, deadly)
         for segment in segments:
-            self._note(await self._journal.with_store(shelf.outcomes, segment))
+            self._note(await self._journal.with_store(shelf.read, segment))
         for outcome in outcomes:
             self.unread.update({image.image: image.reason for image in outcome.unread})
             self._progress.images_extracted -= len(outcome.unread)  # dealt with, but there was nothing to extract

@@ -3,19 +3,21 @@
 What is missing is what is wanted minus what the store holds, so ten new images cost ten, a corrected label costs new
 scores and no extraction, and a rerun costs lookups. Units are cut by the work in them, never by the number of
 replicas: the segments of a dataset are the same on every machine.
+
+Extraction is planned twice. The draft believes names: it takes a list, however much lies there. What it wants done has
+to be done in any case, so that work begins while the segments are read, which takes as long as there are bytes. The
+plan believes what was read: an image whose segment is damaged, or lacks it, is missing too.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from offshelf import features, scores
-from offshelf.errors import DataLoss, NotFound
+from offshelf import scores
 from offshelf.services.orchestrator.dispatch.units import ExtractionUnit, ScoringUnit
 from offshelf.store import keys
 from offshelf.store.reading import read_each
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from offshelf.extraction.spec import ExtractorSpec
     from offshelf.features import FeatureTable, ImageOutcome
     from offshelf.scores import ValidationPlan
+    from offshelf.services.orchestrator.runs.segment_shelf import SegmentShelf
     from offshelf.store import ObjectStore
 
 
@@ -41,9 +44,9 @@ class ExtractionPlan:
     parts: tuple[str | ExtractionUnit, ...]
     """Segments to reuse and units to do, in the order in which the table will list what they are or become."""
     outcomes: Mapping[str, ImageOutcome]
-    """What those segments say of each wanted image, by its digest."""
+    """What those segments say of each wanted image, by its digest; in a draft, only those that had to be read."""
     table: FeatureTable | None = None
-    """The finished table, if this very dataset has one."""
+    """The finished table, if this very dataset has one; in a draft, nobody has looked into its segments yet."""
 
     @property
     def units(self) -> tuple[ExtractionUnit, ...]:
@@ -51,63 +54,8 @@ class ExtractionPlan:
         return tuple(part for part in self.parts if isinstance(part, ExtractionUnit))
 
 
-class SegmentShelf:
-    """The segments of one extractor that the store holds, read at most once each."""
-
-    def __init__(self, store: ObjectStore, fingerprint: str, max_pixels: int) -> None:
-        self._store = store
-        self._fingerprint = fingerprint
-        self._max_pixels = max_pixels
-        self._outcomes: dict[str, Mapping[str, ImageOutcome]] = {}
-        self._keys = {info.key for info in store.list(keys.segments(fingerprint))}
-        self._made: dict[str, list[str]] = defaultdict(list)
-        for key in sorted(self._keys):
-            inputs = key.removeprefix(keys.segments(fingerprint)).partition("-")[0]
-            self._made[inputs].append(key)
-
-    def tables(self) -> list[FeatureTable]:
-        """Read all manifests whose segments are all there."""
-        prefix = keys.tables(self._fingerprint)
-        found = read_each(self._table, [info.key.removeprefix(prefix) for info in self._store.list(prefix)])
-        return [table for table in found if table is not None and self._keys.issuperset(table.stored_segments)]
-
-    def outcomes(self, segment: str) -> Mapping[str, ImageOutcome]:
-        """What a segment says of its images; only those that need not be tried again. A damaged one says nothing."""
-        if segment not in self._outcomes:
-            try:
-                self._outcomes[segment] = features.images_in(self._store, segment, max_pixels=self._max_pixels)
-            except DataLoss:
-                return {}  # and looked at again when it is asked for again: it may have been made anew
-        return self._outcomes[segment]
-
-    def prefetch(self, segments: Iterable[str]) -> None:
-        """Read segments that will be asked for, many at once."""
-        read_each(self.outcomes, dict.fromkeys(segments))
-
-    def made_for(self, unit: ExtractionUnit) -> str | None:
-        """Find the segment that an earlier, interrupted run made of just this unit."""
-        if not self._made:
-            return None
-        made = self._made.get(features.segment_inputs(self._fingerprint, unit.images))
-        return made[0] if made else None
-
-    def _table(self, name: str) -> FeatureTable | None:
-        try:
-            return features.read_table(self._store, self._fingerprint, name.removesuffix(".json"))
-        except (DataLoss, NotFound):
-            return None  # a damaged manifest counts as never written
-
-
-def plan_extraction(
-    shelf: SegmentShelf,
-    *,
-    spec: ExtractorSpec,
-    fingerprint: str,
-    dataset: Dataset,
-    source: str,
-    unit_seconds: float,
-) -> ExtractionPlan:
-    """Find what can be reused and cut the rest into units.
+class ExtractionPlanner:
+    """Finds what of one extractor's features of a dataset can be reused, and cuts the rest into units.
 
     Parameters
     ----------
@@ -116,37 +64,80 @@ def plan_extraction(
     unit_seconds
         Work in a unit, in CPU seconds by the extractor's nominal cost.
     """
-    wanted = sorted({item.digest for item in dataset.items})
-    tables = shelf.tables()
-    for table in tables:
-        if table.dataset == dataset.digest:
-            chosen = _Reuse(shelf, wanted)
+
+    def __init__(
+        self,
+        shelf: SegmentShelf,
+        *,
+        spec: ExtractorSpec,
+        fingerprint: str,
+        dataset: Dataset,
+        source: str,
+        unit_seconds: float,
+    ) -> None:
+        self._shelf = shelf
+        self._spec = spec
+        self._fingerprint = fingerprint
+        self._dataset = dataset
+        self._source = source
+        self._unit_seconds = unit_seconds
+        self._wanted = sorted({item.digest for item in dataset.items})
+
+    def draft(self) -> ExtractionPlan:
+        """Plan by names: a segment is believed to hold what it is named for, and a table what it is of.
+
+        Only segments in tables of other datasets are read, whose names do not say which images are in both. Its units
+        are units of `plan`, too, which may have more.
+        """
+        finished = self._finished()
+        if finished:
+            return ExtractionPlan(finished[0].stored_segments, {}, finished[0])
+        chosen = self._reusable()
+        parts = [next(iter(self._shelf.made_for(unit)), unit) for unit in self._cut(chosen.missing)]
+        return ExtractionPlan((*chosen.segments, *parts), chosen.outcomes)
+
+    def plan(self) -> ExtractionPlan:
+        """Plan by what was read: every segment that is reused is what was written."""
+        for table in self._finished():
+            chosen = _Reuse(self._shelf, self._wanted)
             chosen.add(table.stored_segments)
             if not chosen.missing:
                 return ExtractionPlan(table.stored_segments, chosen.outcomes, table)
-    chosen = _Reuse(shelf, wanted)
-    chosen.add(segment for table in tables for segment in table.stored_segments)
-    cut = partial(
-        cut_extraction,
-        cost_seconds=spec.cost_seconds,
-        unit_seconds=unit_seconds,
-        extractor=spec.name,
-        fingerprint=fingerprint,
-        dataset=dataset.digest,
-        source=source,
-    )
-    parts: list[str | ExtractionUnit] = list(chosen.segments)
-    lacking: list[str] = []
-    units = cut(chosen.missing)
-    made_for = {unit: made for unit in units if (made := shelf.made_for(unit))}
-    shelf.prefetch(made_for.values())
-    for unit in units:
-        made = made_for.get(unit)
-        # In its unit's place: a table must not tell whether the work on it was interrupted.
-        parts += chosen.add([made]) if made else [unit]
-        # A segment of the same name may lack images that could not be read at the time: those are cut anew.
-        lacking += [digest for digest in unit.images if made and digest not in chosen.outcomes]
-    return ExtractionPlan((*parts, *cut(lacking)), chosen.outcomes)
+        chosen = self._reusable()
+        parts: list[str | ExtractionUnit] = list(chosen.segments)
+        lacking: list[str] = []
+        made_for = {unit: self._shelf.made_for(unit) for unit in self._cut(chosen.missing)}
+        self._shelf.prefetch(made[0] for made in made_for.values() if made)
+        for unit, made in made_for.items():
+            usable = next(filter(self._shelf.outcomes, made), None)
+            # In its unit's place: a table must not tell whether the work on it was interrupted.
+            parts += chosen.add([usable]) if usable else [unit]
+            # A segment of the same name may lack images that could not be read at the time: those are cut anew.
+            lacking += [digest for digest in unit.images if usable and digest not in chosen.outcomes]
+        return ExtractionPlan((*parts, *self._cut(lacking)), chosen.outcomes)
+
+    @cached_property
+    def _tables(self) -> list[FeatureTable]:
+        return self._shelf.tables()
+
+    def _finished(self) -> list[FeatureTable]:
+        return [table for table in self._tables if table.dataset == self._dataset.digest]
+
+    def _reusable(self) -> _Reuse:
+        chosen = _Reuse(self._shelf, self._wanted)
+        chosen.add(segment for table in self._tables for segment in table.stored_segments)
+        return chosen
+
+    def _cut(self, missing: Sequence[str]) -> tuple[ExtractionUnit, ...]:
+        return cut_extraction(
+            missing,
+            cost_seconds=self._spec.cost_seconds,
+            unit_seconds=self._unit_seconds,
+            extractor=self._spec.name,
+            fingerprint=self._fingerprint,
+            dataset=self._dataset.digest,
+            source=self._source,
+        )
 
 
 class _Reuse:
