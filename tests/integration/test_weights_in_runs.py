@@ -151,7 +151,7 @@ async def test_a_run_that_can_only_download_is_refused_at_once_if_it_is_not_to(
     [
         (web.status(404), "127.0.0.1 has no such file (status 404)."),
         (web.corrupt, "one.h5 is not the file it should be (SHA-256"),
-        (web.redirect("https://elsewhere.example.org/one.h5"), "Weights are not fetched from elsewhere.example.org"),
+        (web.redirect("https://elsewhere.example.org/one.h5"), "Nothing is fetched from elsewhere.example.org"),
     ],
 )
 async def test_weights_that_cannot_be_had_leave_their_network_out(

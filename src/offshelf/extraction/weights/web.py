@@ -80,14 +80,14 @@ def check_address(url: str, hosts: Collection[str]) -> None:
         host = ""
         parts = urlsplit("")
     if not host or parts.scheme not in {"http", "https"} or "@" in parts.netloc:
-        raise InvalidInput("An address of weights begins with https://host, and holds no user or password.")
+        raise InvalidInput("An address to fetch from begins with https://host, and holds no user or password.")
     if not host.isascii() or " " in parts.netloc:
         raise InvalidInput(f"{host!r} is no name of a host: write it in ASCII, without blanks (xn--...).")
     if parts.scheme == "http" and host not in _LOOPBACK:
-        raise PermissionDenied(f"Weights are not fetched from {host} without encryption: its address is http://.")
+        raise PermissionDenied(f"Nothing is fetched from {host} without encryption: its address is http://.")
     if host not in hosts:
         raise PermissionDenied(
-            f"Weights are not fetched from {host}: if it is to be trusted, add it to OFFSHELF_FETCH_HOSTS."
+            f"Nothing is fetched from {host}: if it is to be trusted, add it to OFFSHELF_FETCH_HOSTS."
         )
 
 
