@@ -20,22 +20,20 @@ import grpc
 import pytest
 
 from offshelf import certificates
-from offshelf.rpc.auth import read_token
 from offshelf.rpc.channel import open_channel
 from offshelf.services.orchestrator.application import OrchestratorService
-from offshelf.services.orchestrator.dispatch.budget import CoreBudget
-from offshelf.services.orchestrator.dispatch.peers import GrpcPeers
 from offshelf.services.orchestrator.fleet.local import LocalFleet
-from offshelf.services.orchestrator.fleet.replicas import Replica, ReplicaPool, Role, keep_quiet
+from offshelf.services.orchestrator.fleet.replicas import Role
 from offshelf.settings import Settings
 from offshelf.store import open_store
 from tests.contract.fake_s3 import FakeServer, refusal
 from tests.e2e.installation import write_photo
+from tests.integration.fixed_fleet import FixedFleet, OpenTenure
 from tests.integration.rclone_s3 import BUCKET, serve_s3
 from tests.integration.stand_ins import StandIn, call, served, service
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from offshelf.services.orchestrator.fleet.replicas import Fleet
@@ -45,63 +43,6 @@ pytestmark = pytest.mark.timeout(120)
 
 HERE = re.escape(gethostname())
 HSV = Role("extractor", "hsv444")
-
-
-class OpenTenure:
-    """An office that nobody contends for; a `Tenure`."""
-
-    epoch = 1
-    takes_up = True
-    scratch = None
-    extractors_at_a_time = 0
-
-    def __init__(self, fleet: Fleet, token_file: Path, tls: Path | None = None) -> None:
-        self.fleet = fleet
-        self.token_file = token_file
-        self.peers = GrpcPeers(None if tls else read_token(token_file), tls)
-        self.budget = CoreBudget(None)
-
-    async def locate_predictor(self) -> str:
-        """There is none."""
-        raise NotImplementedError
-
-    async def announce(self, address: str) -> None:
-        """Whom it concerns knows."""
-
-    async def withdraw(self) -> None:
-        """Nobody was told."""
-
-    async def end(self) -> None:
-        """Stop the replicas."""
-        await self.peers.close()
-        await self.fleet.close()
-
-
-class OneReplica:
-    """A fleet of one extractor, which is always ready."""
-
-    def __init__(self, address: str) -> None:
-        self.pool = ReplicaPool(lambda _: 2)
-        self.pool.add(Replica(HSV, "only", address, server_name="extractor"))
-
-    def role_of(self, extractor: str) -> Role:
-        """Have replicas for each."""
-        return Role("extractor", extractor)
-
-    @asynccontextmanager
-    async def hold(
-        self, role: Role, *, units: int = 1, tell: Callable[[str], None] = keep_quiet
-    ) -> AsyncIterator[None]:
-        """Have what there is."""
-        del role, units, tell
-        yield
-
-    async def blames(self, replica: Replica) -> bool:
-        """Nothing is ever lost here."""
-        raise AssertionError(replica)
-
-    async def close(self) -> None:
-        """Stop nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +216,7 @@ async def test_a_certificate_that_is_not_valid_is_a_notice_of_the_run(
     folders = {name: tmp_path / "certs" / name for name in ("extractor", "orchestrator")}
     folders[whose] = dated(tmp_path / "certs", tmp_path / "dated", datetime.now(UTC) + made) / whose
     async with showing(folders["extractor"], clients_too=True) as extractor:
-        fleet, ours = OneReplica(extractor), folders["orchestrator"]
+        fleet, ours = FixedFleet({HSV: extractor}), folders["orchestrator"]
         async with (
             orchestrating(tmp_path, s3, token_file, fleet, tls=ours) as address,
             started(address, token_file, "run", photos, *QUICK, "-o", tmp_path / "out"),
