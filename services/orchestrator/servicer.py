@@ -112,8 +112,8 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         if request.page_token and not _ULID.fullmatch(request.page_token):
             raise InvalidInput("The page token is none that this service gave.")
         limit = min(request.page_size or _RUNS_A_PAGE, _MOST_RUNS_A_PAGE)
-        runs, token = await self._orchestrator.list(limit=limit, before=request.page_token)
-        return pb.ListRunsResponse(runs=map(_run, runs), next_page_token=token)
+        page = await self._orchestrator.list(limit=limit, before=request.page_token)
+        return pb.ListRunsResponse(runs=map(_run, page.runs), next_page_token=page.next, trouble=page.trouble)
 
     async def CancelRun(self, request: pb.CancelRunRequest, context: Context) -> pb.CancelRunResponse:
         del context

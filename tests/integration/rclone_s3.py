@@ -40,9 +40,17 @@ class S3Server:
 def serve_s3(folder: Path) -> Iterator[S3Server]:
     """Serve an empty folder as S3 on a port of the kernel's choice."""
     (folder / BUCKET).mkdir()
+    with serve_folder(folder) as address:
+        keys = {"OFFSHELF_S3_ACCESS_KEY": ACCESS_KEY, "OFFSHELF_S3_SECRET_KEY": SECRET_KEY}
+        yield S3Server(address, keys, folder)
+
+
+@contextmanager
+def serve_folder(folder: Path, *, address: str = "127.0.0.1:0", secret_key: str = SECRET_KEY) -> Iterator[str]:
+    """Serve a folder as it is; yields host and port."""
     rclone = Path(sys.executable).with_name("rclone")
-    environ = {**os.environ, "RCLONE_AUTH_KEY": f'"{ACCESS_KEY},{SECRET_KEY}"', "RCLONE_CONFIG": os.devnull}
-    command = [str(rclone), "serve", "s3", "--addr", "127.0.0.1:0", str(folder)]
+    environ = {**os.environ, "RCLONE_AUTH_KEY": f'"{ACCESS_KEY},{secret_key}"', "RCLONE_CONFIG": os.devnull}
+    command = [str(rclone), "serve", "s3", "--addr", address, str(folder)]
     with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
@@ -50,12 +58,11 @@ def serve_s3(folder: Path) -> Iterator[S3Server]:
             for line in process.stderr:
                 seen.append(line)
                 if found := re.search(r"http://(127\.0\.0\.1:\d+)/", line):
-                    keys = {"OFFSHELF_S3_ACCESS_KEY": ACCESS_KEY, "OFFSHELF_S3_SECRET_KEY": SECRET_KEY}
                     # Read on, or rclone would stop once the pipe is full.
                     rest = threading.Thread(target=process.stderr.read)
                     rest.start()
                     try:
-                        yield S3Server(found[1], keys, folder)
+                        yield found[1]
                     finally:
                         process.terminate()
                         rest.join()

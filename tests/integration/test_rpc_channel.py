@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from offshelf import errors
+from offshelf import certificates, errors
 from offshelf.rpc.channel import is_loopback, open_channel, open_sync_channel
 from offshelf.v1 import extractor_pb2 as pb
 from offshelf.v1 import extractor_pb2_grpc as pb_grpc
@@ -55,6 +55,18 @@ def test_a_blocking_client_without_a_server_gets_the_same_error() -> None:
             pb_grpc.ExtractorServiceStub(channel).Describe(pb.DescribeRequest())
         with pytest.raises(errors.Unavailable, match="No server answers at"):
             list(pb_grpc.ExtractorServiceStub(channel).ExtractSegment(pb.ExtractSegmentRequest()))
+
+
+def test_a_server_of_a_cluster_that_is_not_there_has_its_reason_elsewhere(tmp_path: Path) -> None:
+    """A user whose server in a cluster is down is told what says why, and not to start one here."""
+    certificates.issue(tmp_path)
+    said = r"^No server answers at \S+ Check --server or OFFSHELF_SERVER\. .*: kubectl describe pods .*orchestrator.*'$"
+    ca = tmp_path / "orchestrator" / "ca.crt"
+    with (
+        open_sync_channel(unused_address(), token=TOKEN, ca=ca) as channel,
+        pytest.raises(errors.Unavailable, match=said),
+    ):
+        pb_grpc.ExtractorServiceStub(channel).Describe(pb.DescribeRequest())
 
 
 def test_a_host_that_does_not_exist_is_no_server() -> None:

@@ -21,14 +21,11 @@ import pytest
 
 from offshelf import certificates
 from offshelf.rpc.channel import open_channel
-from offshelf.services.orchestrator.application import OrchestratorService
-from offshelf.services.orchestrator.fleet.local import LocalFleet
 from offshelf.services.orchestrator.fleet.replicas import Role
 from offshelf.settings import Settings
-from offshelf.store import open_store
 from tests.contract.fake_s3 import FakeServer, refusal
-from tests.e2e.installation import write_photo
-from tests.integration.fixed_fleet import FixedFleet, OpenTenure
+from tests.integration.fixed_fleet import FixedFleet
+from tests.integration.orchestrating import QUICK, local_fleet, offshelf, orchestrating, started, write_photos
 from tests.integration.rclone_s3 import BUCKET, serve_s3
 from tests.integration.stand_ins import StandIn, call, served, service
 
@@ -36,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from offshelf.services.orchestrator.fleet.replicas import Fleet
     from tests.integration.rclone_s3 import S3Server
 
 pytestmark = pytest.mark.timeout(120)
@@ -68,63 +64,7 @@ def wrong_clock() -> Iterator[str]:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A small dataset."""
-    for number in range(6):
-        for label in range(2):
-            write_photo(tmp_path / "photos" / str(label) / f"{number}.png", label, number)
-    return tmp_path / "photos"
-
-
-@asynccontextmanager
-async def orchestrating(
-    tmp_path: Path, s3: S3Server, token_file: Path, fleet: Fleet, *, bucket: str = BUCKET, tls: Path | None = None
-) -> AsyncIterator[str]:
-    """Serve an orchestrator over S3 with these replicas; yields its address."""
-    url = s3.url(tmp_path.name, bucket)
-    settings = Settings(store=url, token_file=token_file, cores=2)
-    store = await asyncio.to_thread(open_store, url, environ=s3.environ, patience=1)
-    service = OrchestratorService(settings, store, OpenTenure(fleet, token_file, tls))
-    async with served(service, settings) as server:
-        yield server.address
-
-
-def local_fleet(tmp_path: Path, s3: S3Server, token_file: Path, store: str) -> LocalFleet:
-    """Make a fleet of real processes over a store."""
-    environment = {
-        **os.environ,
-        **s3.environ,
-        "OFFSHELF_STORE": store,
-        "OFFSHELF_HOST": "127.0.0.1",
-        "OFFSHELF_TOKEN_FILE": str(token_file),
-    }
-    (tmp_path / "logs").mkdir(exist_ok=True)
-    return LocalFleet(environment=environment, logs=tmp_path / "logs", slots=2, grace=2)
-
-
-@asynccontextmanager
-async def started(
-    address: str, token_file: Path, *arguments: object, **environ: str
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Have a command running."""
-    own = {"OFFSHELF_SERVER": address, "OFFSHELF_TOKEN_FILE": str(token_file), **environ}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "offshelf.cli", *map(str, arguments)),
-        env={**os.environ, **own},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def offshelf(address: str, token_file: Path, *arguments: object, **environ: str) -> tuple[int | None, str]:
-    """Run a command to its end; gives its exit code and all that it wrote."""
-    async with started(address, token_file, *arguments, **environ) as process:
-        shown = (await process.communicate())[0].decode()
-    return process.returncode, shown
+    return write_photos(tmp_path / "photos")
 
 
 def dated(certs: Path, folder: Path, made: datetime) -> Path:
@@ -150,7 +90,6 @@ async def showing(folder: Path, *, clients_too: bool) -> AsyncIterator[str]:
     await server.stop(None)
 
 
-QUICK = ("-e", "hsv444", "-c", "LR", "--folds", 3)
 EXPIRED = -timedelta(days=365, minutes=10)
 EARLY = timedelta(hours=1, minutes=10)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from offshelf import certificates
-from tests.e2e.installation import write_photo
+from tests.integration.orchestrating import write_photos
 from tests.integration.rclone_s3 import BUCKET, serve_s3
 from tests.wrong_clock import build_wrong_clock, wrong_clock
 
@@ -135,10 +135,7 @@ def machines(tmp_path: Path, token_file: Path, clock: Path) -> Iterator[Machines
 @pytest.mark.nightly
 def test_clocks_that_are_ten_minutes_off_change_nothing(machines: Machines, tmp_path: Path) -> None:
     """Runs on machines whose clocks are ten minutes off, in either direction, end with byte-equal scores."""
-    for number in range(6):
-        for label in range(2):
-            write_photo(tmp_path / "photos" / str(label) / f"{number}.png", label, number)
-    run = partial(machines.run, tmp_path / "photos")
+    run = partial(machines.run, write_photos(tmp_path / "photos"))
     right = run("right", orchestrator=0, others={})
     for out, ahead in (("ahead", TEN_MINUTES), ("behind", -TEN_MINUTES)):
         others = {"extractor": -ahead, "trainer": -ahead, "stats": 0}

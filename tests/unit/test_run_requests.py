@@ -207,7 +207,7 @@ async def test_pages_hold_every_run_once(pets: str, monkeypatch: pytest.MonkeyPa
     listed: list[str] = []
     token = ""
     while True:
-        found, token = await runs.list(limit=1, before=token)
+        found, token, _ = await runs.list(limit=1, before=token)
         listed += [status.run_id for status in found]
         if not token:
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from offshelf.logs import request_id
 from offshelf.runs import RunState
 from offshelf.services.orchestrator.runs import runlog
 from offshelf.store import keys
+from offshelf.store.patience import Patience
 from tests.unit.fakes import MemoryStore
 from tests.unit.scripted_runs import ANN, create, folder_of_pets, for_ever, kill, kinds, orchestrator, until
 
@@ -137,9 +139,47 @@ async def test_a_creator_that_died_early_does_not_break_the_list(pets: str) -> N
 
     later = orchestrator(store, epoch=2)
     await later.start()
-    found, token = await later.list(limit=10, before="")
+    found, token, _ = await later.list(limit=10, before="")
     assert [status.run_id for status in found] == [first.run_id]
     assert not token
+
+
+class Away(MemoryStore):
+    """A store that goes away when told to: one call hears of it at once, and each further one after a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = False
+        self._asked = count()
+
+    def get(self, key: str, *, offset: int = 0, length: int | None = None) -> bytes:
+        """Read an object, or wait as long as a patient store does."""
+
+        def fail() -> bytes:
+            raise StoreUnavailable("The store cannot be reached.")
+
+        if self.away:
+            Patience(60.0 if next(self._asked) else 0.0).call(fail)
+        return super().get(key, offset=offset, length=length)
+
+
+async def test_what_goes_on_is_listed_without_the_store(pets: str) -> None:
+    """While the store is away, a list has the runs that are in memory, soon, and says why it lacks all others."""
+    store = Away()
+    runs = orchestrator(store)
+    for number in range(40):
+        ended, _ = await create(runs, pets, request=f"r{number}", seed=number)
+        await runs.cancel(ended.run_id, ANN)
+
+    later = orchestrator(store, epoch=2)
+    await later.start()
+    going_on, _ = await create(later, pets, request="new", seed=99)
+    store.away = True
+    async with asyncio.timeout(20):
+        found, _, trouble = await later.list(limit=50, before="")
+    assert [status.run_id for status in found] == [going_on.run_id]
+    assert trouble == "The store cannot be reached."
+    await kill(later)
 
 
 async def test_a_damaged_run_does_not_keep_the_server_from_the_others(pets: str) -> None:
@@ -153,7 +193,7 @@ async def test_a_damaged_run_does_not_keep_the_server_from_the_others(pets: str)
 
     later = orchestrator(store, epoch=2)
     await later.start()
-    found, _ = await later.list(limit=10, before="")
+    found, _, _ = await later.list(limit=10, before="")
     assert [status.run_id for status in found] == [good.run_id]
     with pytest.raises(DataLoss, match="cannot be read"):
         await later.get(bad.run_id)

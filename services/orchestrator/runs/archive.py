@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from offshelf.errors import DataLoss, NotFound
+from offshelf.errors import DataLoss, NotFound, StoreDenied, StoreUnavailable
 from offshelf.services.orchestrator.runs.specification import RunSpec
 from offshelf.services.orchestrator.runs.status import RunStatus
+from offshelf.store.patience import waits_end_with
 from offshelf.store.reading import read_each
 
 if TYPE_CHECKING:
@@ -59,21 +61,37 @@ class Archive:
         self._keep(status)
         return status
 
-    async def get_all(self, run_ids: Sequence[str]) -> dict[str, RunStatus]:
-        """Read runs that have ended, without keeping them; those that cannot be read are left out."""
+    async def get_all(self, run_ids: Sequence[str]) -> tuple[dict[str, RunStatus], str]:
+        """Read runs that have ended, without keeping them; those that cannot be read are left out.
+
+        The second value says why the store lets none be read; then there are those alone that are in memory.
+        """
         kept = {run_id: self._kept[run_id] for run_id in run_ids if run_id in self._kept}
         missing = [run_id for run_id in run_ids if run_id not in kept]
-        read = await asyncio.to_thread(read_each, self._read_if_whole, missing)
-        return kept | {status.run_id: status for status in read if status is not None}
+        try:
+            read = await asyncio.to_thread(self._read_whole, missing)
+        except (StoreDenied, StoreUnavailable) as error:
+            return kept, error.message
+        return kept | {status.run_id: status for status in read}, ""
 
     def _read(self, run_id: str) -> RunStatus:
         return status_of(self._log.ended(run_id, self._epochs[run_id]))
 
-    def _read_if_whole(self, run_id: str) -> RunStatus | None:
-        try:
-            return self._read(run_id)
-        except (DataLoss, NotFound):
-            return None
+    def _read_whole(self, run_ids: Sequence[str]) -> list[RunStatus]:
+        """Read those that are whole. A store that is away is waited for once, and not by one reader after the other."""
+        away = threading.Event()
+
+        def read(run_id: str) -> RunStatus | None:
+            try:
+                with waits_end_with(away):
+                    return self._read(run_id)
+            except (DataLoss, NotFound):
+                return None
+            except StoreUnavailable:
+                away.set()
+                raise
+
+        return [status for status in read_each(read, run_ids) if status is not None]
 
     def _keep(self, status: RunStatus) -> None:
         self._kept[status.run_id] = status

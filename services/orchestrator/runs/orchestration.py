@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from offshelf.services.orchestrator.runs.execution import Execution
     from offshelf.services.orchestrator.runs.intake import Intake, Request
     from offshelf.services.orchestrator.runs.journal import Journal
+    from offshelf.services.orchestrator.runs.roll import RunPage
     from offshelf.services.orchestrator.runs.runlog import RunLog
     from offshelf.services.orchestrator.runs.specification import RunSpec
     from offshelf.store import ObjectStore
@@ -164,8 +165,8 @@ class Orchestrator:
             await status.wait_for_change(seen, SIGN_OF_LIFE_SECONDS)
             await asyncio.sleep(LEAST_PAUSE_SECONDS)
 
-    async def list(self, *, limit: int, before: str) -> tuple[list[RunStatus], str]:
-        """Return runs, newest first, and from where to go on; `before` is what the last call returned, or empty.
+    async def list(self, *, limit: int, before: str) -> RunPage:
+        """Return runs, newest first; `before` is the `next` of the last page, or empty.
 
         A run that cannot be read is left out; `get` says why.
         """

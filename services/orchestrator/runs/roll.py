@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from offshelf.errors import DataLoss, NotFound
 from offshelf.services.orchestrator.runs.archive import Archive, status_of
@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from offshelf.services.orchestrator.runs.status import RunStatus
 
 _log = logging.getLogger(__name__)
+
+
+class RunPage(NamedTuple):
+    """Some of the runs."""
+
+    runs: list[RunStatus]
+    """Newest first."""
+    next: str
+    """From where to go on; empty after the last."""
+    trouble: str
+    """Why runs that have ended are not among them, if the store lets none be read."""
 
 
 class Roll:
@@ -107,8 +118,8 @@ class Roll:
             return self._journals[run_id].status
         return await self._archive.get(run_id) if run_id in self._archive else None
 
-    async def page(self, *, limit: int, before: str) -> tuple[list[RunStatus], str]:
-        """Return runs, newest first, and from where to go on; `before` is what the last call returned, or empty.
+    async def page(self, *, limit: int, before: str) -> RunPage:
+        """Return runs, newest first; `before` is the `next` of the last page, or empty.
 
         A run that cannot be read is left out; `get` says why.
         """
@@ -116,8 +127,9 @@ class Roll:
         begin = max(end - limit, 0)
         page = self._ids[begin:end][::-1]
         found = {run_id: self._journals[run_id].status for run_id in page if run_id in self._journals}
-        found |= await self._archive.get_all([run_id for run_id in page if run_id in self._archive])
-        return [found[run_id] for run_id in page if run_id in found], page[-1] if begin else ""
+        ended, trouble = await self._archive.get_all([run_id for run_id in page if run_id in self._archive])
+        found |= ended
+        return RunPage([found[run_id] for run_id in page if run_id in found], page[-1] if begin else "", trouble)
 
     def _replay(self, run_id: str) -> History | None:
         """Read a run without an ending; None, and a line in the log, if it is damaged."""

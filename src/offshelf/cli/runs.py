@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from offshelf.cli.options import connection_options
+from offshelf.errors import OffshelfError, StoreDenied, Unavailable
 from offshelf.runs import RunGoal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from offshelf.cli.options import Connection
     from offshelf.client import RunStatus
@@ -26,12 +27,26 @@ _SHOWN_DIGITS = 12
 @connection_options
 def runs(connection: Connection, *, number: int) -> None:
     """List the runs, newest first."""
+    found: list[RunStatus] = []
+    names: dict[str, str] = {}
+    trouble: OffshelfError | None = None
     with connection.open() as client:
-        found = [run.status for run in islice(client.runs(), number)]
-        uploaded = any(status.spec.dataset.startswith(_UPLOADED) for status in found)
-        names = {dataset.digest: dataset.name for dataset in client.datasets()} if uploaded else {}
+        try:
+            for run in islice(client.runs(), number):
+                found.append(run.status)
+            if any(status.spec.dataset.startswith(_UPLOADED) for status in found):
+                names = {dataset.digest: dataset.name for dataset in client.datasets()}
+        except (StoreDenied, Unavailable) as error:
+            trouble = error
+    _show(found, names)
+    if trouble is not None:
+        raise trouble
     if not found:
         click.echo("There are no runs yet: offshelf run DATASET makes one.", err=True)
+
+
+def _show(found: Sequence[RunStatus], names: Mapping[str, str]) -> None:
+    if not found:
         return
     lines = [_HEADER, *(_columns(status, names) for status in found)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADER))]

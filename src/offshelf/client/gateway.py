@@ -97,12 +97,14 @@ class Gateway:
             call.cancel()
 
     def list_runs(self) -> Iterator[RunStatus]:
-        """Yield all runs, newest first."""
+        """Yield all runs, newest first; raises `Unavailable` after those that the server knew without its store."""
         token = ""
         while True:
             request = orchestrator_pb2.ListRunsRequest(page_token=token)
             answer = self.absence.outlast(partial(self._orchestrator.ListRuns, request))
             yield from map(self._status, answer.runs)
+            if answer.trouble:
+                raise Unavailable(f"Runs that have ended cannot be listed. {answer.trouble}")
             token = answer.next_page_token
             if not token:
                 return

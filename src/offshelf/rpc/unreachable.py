@@ -90,10 +90,18 @@ def why_unreachable(details: str, to: Dialled) -> str:
     elif says(_NO_CONNECTION) and says(_CLOSED):
         reason = _closed(to)
     elif says(_NO_CONNECTION):
-        reason = (
-            f"No server answers at {to.address}. Start one with `offshelf up`, or check --server or OFFSHELF_SERVER."
-        )
+        reason = _no_server(to)
     return reason
+
+
+def _no_server(to: Dialled) -> str:
+    if to.security is Security.SERVER:
+        return (
+            f"No server answers at {to.address}. Check --server or OFFSHELF_SERVER. On Kubernetes, this says why it is "
+            "down: kubectl describe pods --namespace offshelf "
+            "--selector 'app.kubernetes.io/name in (orchestrator, predictor)'"
+        )
+    return f"No server answers at {to.address}. Start one with `offshelf up`, or check --server or OFFSHELF_SERVER."
 
 
 def _its_certificate(to: Dialled) -> str:
