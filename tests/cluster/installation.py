@@ -173,7 +173,7 @@ def start_s3(weights: Path | None) -> tuple[str, str]:
     """Start the S3 server, make the bucket and put weights where extractors find them; returns the keys."""
     keys = secrets.token_hex(10), secrets.token_hex(20)
     kubectl("create", "namespace", STORE_NAMESPACE, check=False)
-    apply_secret("s3", STORE_NAMESPACE, auth=f'"{keys[0]},{keys[1]}"')
+    apply_s3_keys(keys)
     kubectl("apply", "--filename", str(ROOT / "tests/cluster/s3.yaml"))
     kubectl("rollout", "status", "deployment/s3", "--namespace", STORE_NAMESPACE, "--timeout=90s")
 
@@ -188,6 +188,18 @@ def start_s3(weights: Path | None) -> tuple[str, str]:
     for file in sorted(weights.iterdir()) if weights else ():
         client.fput_object("weights", file.name, str(file))
     return keys
+
+
+def apply_s3_keys(keys: tuple[str, str]) -> None:
+    """Say which keys the S3 server takes when it starts."""
+    apply_secret("s3", STORE_NAMESPACE, auth=f'"{keys[0]},{keys[1]}"')
+
+
+def change_s3_keys(keys: tuple[str, str]) -> None:
+    """Have the S3 server take these keys alone, from now on."""
+    apply_s3_keys(keys)
+    kubectl("rollout", "restart", "deployment/s3", "--namespace", STORE_NAMESPACE)
+    kubectl("rollout", "status", "deployment/s3", "--namespace", STORE_NAMESPACE, "--timeout=90s")
 
 
 def make_secrets(folder: Path, keys: tuple[str, str]) -> str:

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
+from offshelf import Client
 from offshelf.certificate_authority import Authority
+from offshelf.runs import RunState
 from tests.cluster import photos
 from tests.cluster.installation import (
     NAMESPACE,
     STORE_NAMESPACE,
     apply_certificates,
     apply_secret,
+    change_s3_keys,
     kubectl,
     last_words,
+    pods_of,
     read,
+    run_offshelf,
     wait_until,
 )
+from tests.wrong_clock import build_wrong_clock, wrong_clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,3 +138,116 @@ def test_wrong_keys_of_the_store_are_named(deployed: Deployed) -> None:
         apply_secret("offshelf-store", NAMESPACE, OFFSHELF_S3_ACCESS_KEY=access, OFFSHELF_S3_SECRET_KEY=secret)
         kubectl("rollout", "restart", "deployment/orchestrator", "--namespace", NAMESPACE)
         kubectl("rollout", "status", "deployment/orchestrator", "--namespace", NAMESPACE, "--timeout=180s")
+
+
+NO_SUCH_KEYS = (
+    r"The store at \S+ does not (accept the secret key|let these keys \w+ in bucket 'offshelf') \([\w ]+\): "
+    r"(check OFFSHELF_S3_SECRET_KEY|allow it, or check the keys)\."
+)
+"""Where a server answers with a status alone it does not say more."""
+
+
+def test_keys_that_are_changed_while_the_orchestrator_runs_are_named(deployed: Deployed, tmp_path: Path) -> None:
+    """A run that goes on when the keys of the store are changed fails with that line; with right keys the next ends."""
+    dataset = photos.generate(tmp_path / "photos", 600, first=200_000)
+    access, secret = deployed.s3_keys
+    orchestrator = pods_of("orchestrator")
+    with Client(deployed.server, deployed.token, deployed.authority) as client:
+        ask = partial(client.run, dataset, extractors="hog,lab888", classifiers="LR,KNN", folds=10)
+        run = ask()
+        wait_until("the run has begun", lambda: run.refresh().progress.images_total > 0, 120)
+        try:
+            change_s3_keys((access, "wrong" * 8))
+            watched = deployed.offshelf("watch", run.id, exit_code=1)
+            assert re.fullmatch(f"Error: The run failed: {NO_SUCH_KEYS}", watched.stderr.splitlines()[-1])
+            listed = run_offshelf(("runs",), deployed.client_environment)
+            assert re.search(f" failed .* {NO_SUCH_KEYS}$", line_of(run.id, listed.stdout))
+            # Older runs, and the names of datasets, lie in the store.
+            assert listed.returncode == 2
+            assert re.fullmatch(f"Error: .*{NO_SUCH_KEYS}\n", listed.stderr)
+        finally:
+            change_s3_keys((access, secret))
+        # Those that started meanwhile were refused, and would be started again later and later.
+        refused = "app.kubernetes.io/name in (extractor-hog, extractor-lab888, trainer)"
+        kubectl("delete", "pods", "--selector", refused, "--namespace", NAMESPACE)
+        assert ask().watch().state is RunState.SUCCEEDED
+    assert pods_of("orchestrator") == orchestrator
+
+
+def line_of(run: str, listed: str) -> str:
+    """Find the line of a run in what `offshelf runs` printed."""
+    return next(line for line in listed.splitlines() if line.startswith(run))
+
+
+TEN_MINUTES = 600
+
+
+@pytest.fixture(scope="module")
+def clock(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Name of a ConfigMap with what makes the clock of a process wrong."""
+    del deployed
+    library = build_wrong_clock(tmp_path_factory.mktemp("clock"))
+    content = {library.name: base64.b64encode(library.read_bytes()).decode()}
+    metadata = {"name": "wrong-clock", "namespace": NAMESPACE}
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "binaryData": content}
+    kubectl("apply", "--filename", "-", give=json.dumps(config))
+    yield "wrong-clock"
+    kubectl("delete", "configmap", "wrong-clock", "--namespace", NAMESPACE)
+
+
+@contextmanager
+def clock_off(deployment: str, clock: str, seconds: int) -> Iterator[None]:
+    """Have all pods of a Deployment believe that it is so many seconds later."""
+    folder = "/opt/wrong-clock"
+    variables = wrong_clock(f"{folder}/wrong_clock.so", seconds)
+    additions: list[tuple[str, object]] = [
+        ("/spec/template/spec/volumes/-", {"name": clock, "configMap": {"name": clock}}),
+        (f"{CONTAINER}/volumeMounts/-", {"name": clock, "mountPath": folder, "readOnly": True}),
+        *((f"{CONTAINER}/env/-", {"name": name, "value": value}) for name, value in variables.items()),
+    ]
+    patch = [{"op": "add", "path": path, "value": value} for path, value in additions]
+    before = read("get", "deployment", deployment, "--namespace", NAMESPACE)["spec"]["template"]
+    try:
+        patch_deployment(deployment, patch)
+        yield
+    finally:
+        patch_deployment(deployment, [{"op": "replace", "path": "/spec/template", "value": before}])
+
+
+def patch_deployment(name: str, patch: list[dict[str, object]]) -> None:
+    """Change a Deployment, and wait until all its pods are the changed ones."""
+    kubectl("patch", "deployment", name, "--namespace", NAMESPACE, "--type=json", "--patch", json.dumps(patch))
+    kubectl("rollout", "status", f"deployment/{name}", "--namespace", NAMESPACE, "--timeout=180s")
+
+
+def clock_of(deployment: str) -> timedelta:
+    """Find out how far ahead the clock of a pod is of that of its node, by the last line of its log."""
+    (pod, *_) = pods_of(deployment)
+    lines = kubectl("logs", pod, "--namespace", NAMESPACE, "--timestamps", "--tail=20").splitlines()
+    node, _, written = next(line for line in reversed(lines) if '"time"' in line).partition(" ")
+    return datetime.fromisoformat(json.loads(written)["time"]) - datetime.fromisoformat(node)
+
+
+@pytest.mark.parametrize("ahead", [TEN_MINUTES, -TEN_MINUTES])
+def test_clocks_that_are_ten_minutes_off_change_nothing(
+    deployed: Deployed, clock: str, tmp_path: Path, ahead: int
+) -> None:
+    """A run whose orchestrator has a clock ten minutes off, and its extractor the other way, has the same scores."""
+    # Photos that no other test has had: features that are there need no extractor.
+    dataset = photos.generate(tmp_path / "photos", 60, first=300_000 + ahead)
+    run = ("run", dataset, "-e", "lab888", "-c", "LR", "--folds", 3)
+    with clock_off("extractor-lab888", clock, -ahead), clock_off("orchestrator", clock, ahead):
+        done = deployed.offshelf(*run, "-o", tmp_path / "cluster")
+        for deployment, seconds in (("orchestrator", ahead), ("extractor-lab888", -ahead)):
+            assert abs(clock_of(deployment) - timedelta(seconds=seconds)) < timedelta(minutes=2)
+        listed = deployed.offshelf("runs")
+    assert "Left out" not in done.stderr
+    run_id = json.loads((tmp_path / "cluster" / "run.json").read_text())["run"]
+    assert re.search(r" succeeded .* lab888 \+ LR ", line_of(run_id, listed.stdout))
+    names = (name for name in deployed.client_environment if not name.startswith("OFFSHELF_"))
+    environment = {name: deployed.client_environment[name] for name in names}
+    alone = run_offshelf((*run, "-o", tmp_path / "alone"), environment | {"OFFSHELF_STORE": str(tmp_path / "store")})
+    assert alone.returncode == 0, alone.stderr
+    assert (tmp_path / "cluster" / "scores.parquet").read_bytes() == (
+        tmp_path / "alone" / "scores.parquet"
+    ).read_bytes()

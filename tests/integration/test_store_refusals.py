@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(120)
 
+STORE = r"The store at \S+"
 SAID = {
-    "keys": r"The store at \S+ does not accept the secret key \(SignatureDoesNotMatch\): check OFFSHELF_S3_SECRET_KEY\.",
-    "bucket": rf"The store at \S+ has no bucket '{BUCKET}': correct the address, or create it \(aws s3 mb .*\)\.",
+    "keys": rf"{STORE} does not accept the secret key \(SignatureDoesNotMatch\): check OFFSHELF_S3_SECRET_KEY\.",
+    "bucket": rf"{STORE} has no bucket '{BUCKET}': correct the address, or create it \(aws s3 mb .*\)\.",
 }
 
-NO_WORDS = r"The store at \S+ does not let these keys read in bucket '\w+' \(AccessDenied\): allow it, or check the keys\."
-"""What is said of wrong keys where a server answers with a status alone: when it is asked whether there is an object."""
+NO_WORDS = rf"{STORE} does not let these keys read in bucket '{BUCKET}' \(AccessDenied\): allow it, or check the keys\."
+"""What is said of wrong keys where a server answers with a status alone: whether there is an object."""
 
 
 class HeldBack:
@@ -64,12 +65,14 @@ def refusing(why: str, server: S3Server) -> Iterator[None]:
 async def leave_an_ended_run(server: S3Server, folder: Path, token_file: Path, photos: Path) -> None:
     """Have an orchestrator that is gone by now end a run: the next one has to read it in the store to list it."""
     fleet = HeldBack(local_fleet(folder, server, token_file, server.url(folder.name)))
-    async with orchestrating(folder, server, token_file, fleet) as door:
-        async with started(door, token_file, "run", photos, *QUICK, "--seed", 1, "-o", folder / "out"):
-            await fleet.asked.wait()
-            _, listed = await offshelf(door, token_file, "runs")
-            code, shown = await offshelf(door, token_file, "cancel", listed.splitlines()[-1].split()[0])
-            assert code == 0, shown
+    async with (
+        orchestrating(folder, server, token_file, fleet) as door,
+        started(door, token_file, "run", photos, *QUICK, "--seed", 1, "-o", folder / "out"),
+    ):
+        await fleet.asked.wait()
+        _, listed = await offshelf(door, token_file, "runs")
+        code, shown = await offshelf(door, token_file, "cancel", listed.splitlines()[-1].split()[0])
+        assert code == 0, shown
 
 
 @pytest.mark.parametrize("why", SAID)

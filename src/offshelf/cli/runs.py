@@ -33,12 +33,13 @@ def runs(connection: Connection, *, number: int) -> None:
     with connection.open() as client:
         try:
             for run in islice(client.runs(), number):
-                found.append(run.status)
+                found.append(run.status)  # noqa: PERF401  (what came before an error is shown)
             if any(status.spec.dataset.startswith(_UPLOADED) for status in found):
                 names = {dataset.digest: dataset.name for dataset in client.datasets()}
         except (StoreDenied, Unavailable) as error:
             trouble = error
-    _show(found, names)
+    if found:
+        _show(found, names)
     if trouble is not None:
         raise trouble
     if not found:
@@ -46,8 +47,6 @@ def runs(connection: Connection, *, number: int) -> None:
 
 
 def _show(found: Sequence[RunStatus], names: Mapping[str, str]) -> None:
-    if not found:
-        return
     lines = [_HEADER, *(_columns(status, names) for status in found)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADER))]
     for line in lines:

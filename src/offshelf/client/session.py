@@ -340,7 +340,7 @@ class Client:
         return self._gateway.datasets.collect_garbage(days=days, dry_run=dry_run)
 
     def runs(self) -> Iterator[Run]:
-        """Yield all runs, newest first. Raises `Unavailable` where the store is what keeps older ones from being read."""
+        """Yield all runs, newest first. Raises `Unavailable` where the store keeps older ones from being read."""
         return (Run(self._gateway, status, origin=self._connection.origin) for status in self._gateway.list_runs())
 
     def get(self, run_id: str) -> Run:
