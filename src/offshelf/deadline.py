@@ -8,8 +8,14 @@ call merely starts, a run for example, inherits the context of the call and is n
 from __future__ import annotations
 
 import time
-from contextvars import ContextVar
-from typing import Final
+from contextvars import ContextVar, copy_context
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _CALL_DUE: Final[ContextVar[float | None]] = ContextVar("offshelf_call_due", default=None)
 _WORK_DUE: Final[ContextVar[float | None]] = ContextVar("offshelf_work_due", default=None)
@@ -23,6 +29,13 @@ def call_is_due_in(seconds: float | None) -> None:
 def bind_to_call() -> None:
     """Let what this context does be due when its call is."""
     _WORK_DUE.set(_CALL_DUE.get())
+
+
+def unbound(work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do what others wait for as well, and perhaps longer: it is not due when the call is that happens to do it."""
+    context = copy_context()
+    context.run(_WORK_DUE.set, None)
+    return context.run(work, *args, **kwargs)
 
 
 def at_most(seconds: float) -> float:

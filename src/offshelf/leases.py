@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from offshelf import deadline
 from offshelf.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ class LeaseCache(Generic[K, V]):
 
     def _fill(self, key: K, entry: _Entry[V]) -> None:
         try:
-            entry.value.set_result(self._load(key))
+            # All who ask meanwhile wait for it, and whoever came first may be the one in the greatest hurry.
+            entry.value.set_result(deadline.unbound(self._load, key))
         except BaseException as error:
             with self._lock:
                 if self._entries.get(key) is entry:

@@ -153,7 +153,7 @@ def test_keys_that_are_changed_while_the_orchestrator_runs_are_named(deployed: D
     access, secret = deployed.s3_keys
     orchestrator = pods_of("orchestrator")
     with Client(deployed.server, deployed.token, deployed.authority) as client:
-        ask = partial(client.run, dataset, extractors="hog,lab888", classifiers="LR,KNN", folds=10)
+        ask = partial(client.run, dataset, extractors=("hog", "lab888"), classifiers=("LR", "KNN"), folds=10)
         run = ask()
         wait_until("the run has begun", lambda: run.refresh().progress.images_total > 0, 120)
         try:

@@ -66,6 +66,8 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     until_cancelled: bool = False
     stubborn: bool = False
     """Runs do not end when they are asked to stop."""
+    trouble: str = ""
+    """Why runs are missing in its list."""
     busy: int = 0
     cuts: int = 0
     """Downloads that break off after their first chunk."""
@@ -145,7 +147,11 @@ class FakeOrchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         newest_first = sorted(self.runs, reverse=True)
         page = [run_id for run_id in newest_first if not request.page_token or run_id < request.page_token][:2]
         more = bool(page) and page[-1] != newest_first[-1]
-        return pb.ListRunsResponse(runs=[self.runs[name] for name in page], next_page_token=page[-1] if more else "")
+        return pb.ListRunsResponse(
+            runs=[self.runs[name] for name in page],
+            next_page_token=page[-1] if more and not self.trouble else "",
+            trouble=self.trouble,
+        )
 
     def CancelRun(self, request: pb.CancelRunRequest, context: Any) -> pb.CancelRunResponse:  # noqa: N802
         """Stop a run."""

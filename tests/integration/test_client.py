@@ -214,6 +214,20 @@ def test_runs_are_listed_over_all_pages(client: Client) -> None:
     assert client.get("01RUN2").best.digest == MODEL
 
 
+def test_runs_that_are_missing_are_said(client: Client, orchestrator: FakeOrchestrator) -> None:
+    """Whoever reads all runs, or only the first, hears that some are missing and why."""
+    for _ in range(2):
+        client.run("server:/data/pets").watch()
+    orchestrator.trouble = "The store is away."
+    told: list[str] = []
+    first = next(client.runs(on_trouble=told.append))
+    assert (first.id, told) == ("01RUN1", ["Runs that have ended cannot be listed. The store is away."])
+    runs = client.runs()
+    assert [next(runs).id, next(runs).id] == ["01RUN1", "01RUN0"]
+    with pytest.raises(Unavailable, match=r"cannot be listed\. The store is away"):
+        next(runs)
+
+
 def test_an_output_holds_all_artefacts_and_how_to_go_on(client: Client, address: str, tmp_path: Path) -> None:
     """The download has every file byte for byte, and run.json says in addition where it came from."""
     run = client.run("server:/data/pets", extractors=["hog"]).watch()

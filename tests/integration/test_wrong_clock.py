@@ -104,7 +104,7 @@ class Machines:
             assert done.returncode == 0, done.stdout + done.stderr
             assert "Left out" not in done.stderr
             listed = self.offshelf(address, "runs")
-        assert re.search(r" succeeded .* LR|KNN", listed.stdout.splitlines()[-1])
+        assert re.search(r" succeeded .* (LR|KNN)", listed.stdout.splitlines()[-1])
         scores = self.s3.folder / BUCKET / out / "scores"
         found = {str(path.relative_to(scores)): path.read_bytes() for path in scores.rglob("*") if path.is_file()}
         assert found

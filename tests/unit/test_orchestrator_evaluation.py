@@ -436,6 +436,38 @@ async def test_a_truncated_segment_is_made_again(monkeypatch: pytest.MonkeyPatch
     assert evaluation.features.skipped == {}
 
 
+class Tearing(MemoryStore):
+    """Loses the last byte of segments that it is given, so many times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object, as well as it can."""
+        torn = "segments/" in key and self.times > 0
+        self.times -= torn
+        super().put(key, data[:-1] if torn else data)
+
+
+async def test_a_segment_that_was_not_written_whole_is_made_again() -> None:
+    """What an extractor writes is read before a table names it: it gets a second trial, and its images count once."""
+    store = Tearing(2)
+    run = journal(RunLog(store, 1))
+    evaluation = Evaluation("hog", PETS, unmeasured(store, unit_seconds=1.0), run)
+    await evaluation.run()
+    assert store.times == 0
+    assert evaluation.features.table is not None
+    assert features.load_features(store, evaluation.features.table, PETS).X.shape == (4, 3)
+    assert run.status.progress.images_extracted == 4
+
+    store = Tearing(10)
+    broken = Evaluation("hog", PETS, unmeasured(store), journal(RunLog(store, 1)))
+    with pytest.raises(DataLoss, match="not what was written"):
+        await broken.run()
+    assert broken.features.table is None
+
+
 async def test_work_begins_before_what_is_there_is_read() -> None:
     """However much an interrupted run has left, the rest of its images need not wait until all of that is verified."""
     begun = threading.Event()

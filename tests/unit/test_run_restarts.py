@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import pytest
 from offshelf.errors import DataLoss, NotFound, StoreUnavailable
 from offshelf.logs import request_id
 from offshelf.runs import RunState
-from offshelf.services.orchestrator.runs import runlog
+from offshelf.services.orchestrator.runs import archive, runlog
 from offshelf.store import keys
 from offshelf.store.patience import Patience
 from tests.unit.fakes import MemoryStore
@@ -150,7 +151,7 @@ class Away(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.away = False
-        self._asked = count()
+        self.asked = count()
 
     def get(self, key: str, *, offset: int = 0, length: int | None = None) -> bytes:
         """Read an object, or wait as long as a patient store does."""
@@ -159,7 +160,7 @@ class Away(MemoryStore):
             raise StoreUnavailable("The store cannot be reached.")
 
         if self.away:
-            Patience(60.0 if next(self._asked) else 0.0).call(fail)
+            Patience(60.0 if next(self.asked) else 0.0).call(fail)
         return super().get(key, offset=offset, length=length)
 
 
@@ -175,11 +176,64 @@ async def test_what_goes_on_is_listed_without_the_store(pets: str) -> None:
     await later.start()
     going_on, _ = await create(later, pets, request="new", seed=99)
     store.away = True
-    async with asyncio.timeout(20):
-        found, _, trouble = await later.list(limit=50, before="")
-    assert [status.run_id for status in found] == [going_on.run_id]
-    assert trouble == "The store cannot be reached."
+    for limit in (50, 5):
+        store.asked = count()
+        async with asyncio.timeout(20):
+            found, token, trouble = await later.list(limit=limit, before="")
+        assert [status.run_id for status in found] == [going_on.run_id]
+        assert trouble == "The store cannot be reached."
+        assert not token
     await kill(later)
+
+
+async def test_a_run_that_goes_on_is_listed_however_many_have_ended_since(pets: str) -> None:
+    """Without the store one page has all that is known, also what is older than a page of runs that cannot be read."""
+    store = Away()
+    runs = orchestrator(store)
+    going_on, _ = await create(runs, pets, request="old", seed=99)
+    for number in range(10):
+        ended, _ = await create(runs, pets, request=f"r{number}", seed=number)
+        await runs.cancel(ended.run_id, ANN)
+    await kill(runs)
+    later = orchestrator(store, epoch=2)
+    await later.start()
+    store.away = True
+    found, token, trouble = await later.list(limit=5, before="")
+    assert [status.run_id for status in found] == [going_on.run_id]
+    assert trouble
+    assert not token
+
+
+async def test_a_silent_store_is_said_in_time(pets: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that neither answers nor refuses keeps nobody from the list for as long as its calls take to give up."""
+    answers = threading.Event()
+
+    class Silent(MemoryStore):
+        """Once told to, answers nothing before the end of the test."""
+
+        silent = False
+
+        def get(self, key: str, *, offset: int = 0, length: int | None = None) -> bytes:
+            """Read an object, sooner or later."""
+            if self.silent:
+                answers.wait(60)
+            return super().get(key, offset=offset, length=length)
+
+    store = Silent()
+    runs = orchestrator(store)
+    for number in range(40):
+        ended, _ = await create(runs, pets, request=f"r{number}", seed=number)
+        await runs.cancel(ended.run_id, ANN)
+    later = orchestrator(store, epoch=2)
+    await later.start()
+    store.silent = True
+    monkeypatch.setattr(archive, "_READ_SECONDS", 0.1)
+    try:
+        _, _, trouble = await later.list(limit=50, before="")
+        assert not answers.is_set()
+    finally:
+        answers.set()
+    assert trouble.startswith("The store has not answered for 0.1 s: see whether")
 
 
 async def test_a_damaged_run_does_not_keep_the_server_from_the_others(pets: str) -> None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _KEPT = 32
 """Runs that stay in memory after they were asked for: watchers ask again and again for the same."""
 
+_READ_SECONDS = 20.0
+"""How long a list of runs waits for the store: whoever asked has to hear of a silent one before they give up."""
+
 
 def status_of(history: History) -> RunStatus:
     """Build the status of a run from its history. Raises `DataLoss` if that is damaged."""
@@ -66,22 +69,32 @@ class Archive:
 
         The second value says why the store lets none be read; then there are those alone that are in memory.
         """
-        kept = {run_id: self._kept[run_id] for run_id in run_ids if run_id in self._kept}
+        kept = self.in_memory(run_ids)
         missing = [run_id for run_id in run_ids if run_id not in kept]
+        away = threading.Event()
         try:
-            read = await asyncio.to_thread(self._read_whole, missing)
+            async with asyncio.timeout(_READ_SECONDS):
+                read = await asyncio.to_thread(self._read_whole, missing, away)
         except (StoreDenied, StoreUnavailable) as error:
             return kept, error.message
+        except TimeoutError:
+            away.set()
+            return kept, f"The store has not answered for {_READ_SECONDS:g} s: see whether it runs and can be reached."
         return kept | {status.run_id: status for status in read}, ""
+
+    def in_memory(self, run_ids: Sequence[str]) -> dict[str, RunStatus]:
+        """Return those runs that need not be read."""
+        return {run_id: self._kept[run_id] for run_id in run_ids if run_id in self._kept}
 
     def _read(self, run_id: str) -> RunStatus:
         return status_of(self._log.ended(run_id, self._epochs[run_id]))
 
-    def _read_whole(self, run_ids: Sequence[str]) -> list[RunStatus]:
+    def _read_whole(self, run_ids: Sequence[str], away: threading.Event) -> list[RunStatus]:
         """Read those that are whole. A store that is away is waited for once, and not by one reader after the other."""
-        away = threading.Event()
 
         def read(run_id: str) -> RunStatus | None:
+            if away.is_set():
+                raise StoreUnavailable("The store is away.")  # which an earlier one has said in more words
             try:
                 with waits_end_with(away):
                     return self._read(run_id)

@@ -197,15 +197,22 @@ class Extraction:
             except OffshelfError as error:
                 raise RoleUnavailable(f"{extractor} needs its weights. {error.message}") from error
 
-    async def _extract_unit(self, unit: ExtractionUnit, shelf: SegmentShelf, count: Callable[[int], None]) -> list[str]:
+    async def _extract_unit(
+        self, unit: ExtractionUnit, shelf: SegmentShelf, count: Callable[[int], None], *, again: bool = False
+    ) -> list[str]:
         with self._journal.status.notices.topic() as tell:
             outcomes = await self._bench.dispatcher.extract(unit, count, tell)
         segments = [outcome.key for outcome in outcomes if outcome.key]
         self._dimension = max([self._dimension, *(outcome.dimension for outcome in outcomes)])
         if deadly := sorted(digest for outcome in outcomes for digest in outcome.deadly):
             segments += await self._journal.with_store(self._put_on_record, deadly)
-        for segment in segments:
-            self._note(await self._journal.with_store(shelf.read, segment))
+        try:
+            for segment in segments:
+                self._note(await self._journal.with_store(shelf.read, segment))
+        except DataLoss:
+            if again:
+                raise
+            return await self._extract_unit(unit, shelf, lambda _: None, again=True)  # its images have been counted
         for outcome in outcomes:
             self.unread.update({image.image: image.reason for image in outcome.unread})
             self._progress.images_extracted -= len(outcome.unread)  # dealt with, but there was nothing to extract

@@ -121,13 +121,18 @@ class Roll:
     async def page(self, *, limit: int, before: str) -> RunPage:
         """Return runs, newest first; `before` is the `next` of the last page, or empty.
 
-        A run that cannot be read is left out; `get` says why.
+        A run that cannot be read is left out; `get` says why. If the store lets none be read, this page has all from
+        here on that are in memory, and is the last: each further one would wait for the store anew.
         """
         end = bisect.bisect_left(self._ids, before) if before else len(self._ids)
         begin = max(end - limit, 0)
         page = self._ids[begin:end][::-1]
         found = {run_id: self._journals[run_id].status for run_id in page if run_id in self._journals}
         ended, trouble = await self._archive.get_all([run_id for run_id in page if run_id in self._archive])
+        if trouble:
+            begin, page = 0, self._ids[:end][::-1]
+            found = {run_id: self._journals[run_id].status for run_id in page if run_id in self._journals}
+            ended = self._archive.in_memory(page)
         found |= ended
         return RunPage([found[run_id] for run_id in page if run_id in found], page[-1] if begin else "", trouble)
 

@@ -41,15 +41,15 @@ class SegmentShelf:
     def outcomes(self, segment: str) -> Mapping[str, ImageOutcome]:
         """What a segment says of its images; only those that need not be tried again. A damaged one says nothing."""
         if segment not in self._outcomes:
-            self.read(segment)
+            try:
+                self.read(segment)
+            except DataLoss:
+                self._outcomes[segment] = {}
         return self._outcomes[segment]
 
     def read(self, segment: str) -> Mapping[str, ImageOutcome]:
-        """Read a segment, however often it was read before: it may just have been written, over a damaged one."""
-        try:
-            self._outcomes[segment] = features.images_in(self._store, segment, max_pixels=self._max_pixels)
-        except DataLoss:
-            self._outcomes[segment] = {}
+        """Read a segment that was just written, though it may have been read before. Raises `DataLoss` if damaged."""
+        self._outcomes[segment] = features.images_in(self._store, segment, max_pixels=self._max_pixels)
         return self._outcomes[segment]
 
     def prefetch(self, segments: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from offshelf.cli.options import connection_options
-from offshelf.errors import OffshelfError, StoreDenied, Unavailable
+from offshelf.errors import DeadlineExceeded, StoreDenied, Unavailable
 from offshelf.runs import RunGoal
 
 if TYPE_CHECKING:
@@ -27,21 +27,19 @@ _SHOWN_DIGITS = 12
 @connection_options
 def runs(connection: Connection, *, number: int) -> None:
     """List the runs, newest first."""
-    found: list[RunStatus] = []
+    troubles: list[str] = []
     names: dict[str, str] = {}
-    trouble: OffshelfError | None = None
     with connection.open() as client:
-        try:
-            for run in islice(client.runs(), number):
-                found.append(run.status)  # noqa: PERF401  (what came before an error is shown)
-            if any(status.spec.dataset.startswith(_UPLOADED) for status in found):
+        found = [run.status for run in islice(client.runs(on_trouble=troubles.append), number)]
+        if not troubles and any(status.spec.dataset.startswith(_UPLOADED) for status in found):
+            try:
                 names = {dataset.digest: dataset.name for dataset in client.datasets()}
-        except (StoreDenied, Unavailable) as error:
-            trouble = error
+            except (DeadlineExceeded, StoreDenied, Unavailable) as error:
+                troubles.append(f"The names of datasets cannot be read. {error.message}")
     if found:
         _show(found, names)
-    if trouble is not None:
-        raise trouble
+    if troubles:
+        raise Unavailable(troubles[0])
     if not found:
         click.echo("There are no runs yet: offshelf run DATASET makes one.", err=True)
 

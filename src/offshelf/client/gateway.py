@@ -96,15 +96,22 @@ class Gateway:
         finally:
             call.cancel()
 
-    def list_runs(self) -> Iterator[RunStatus]:
-        """Yield all runs, newest first; raises `Unavailable` after those that the server knew without its store."""
+    def list_runs(self, on_trouble: Callable[[str], None] | None = None) -> Iterator[RunStatus]:
+        """Yield all runs, newest first.
+
+        Where the server's store is away, these are the ones that the server knows without it. Why is told before the
+        first of them; if there is nobody to tell, `Unavailable` is raised after the last.
+        """
         token = ""
         while True:
             request = orchestrator_pb2.ListRunsRequest(page_token=token)
             answer = self.absence.outlast(partial(self._orchestrator.ListRuns, request))
+            trouble = f"Runs that have ended cannot be listed. {answer.trouble}" if answer.trouble else ""
+            if trouble and on_trouble is not None:
+                on_trouble(trouble)
             yield from map(self._status, answer.runs)
-            if answer.trouble:
-                raise Unavailable(f"Runs that have ended cannot be listed. {answer.trouble}")
+            if trouble and on_trouble is None:
+                raise Unavailable(trouble)
             token = answer.next_page_token
             if not token:
                 return

@@ -339,9 +339,22 @@ class Client:
         """
         return self._gateway.datasets.collect_garbage(days=days, dry_run=dry_run)
 
-    def runs(self) -> Iterator[Run]:
-        """Yield all runs, newest first. Raises `Unavailable` where the store keeps older ones from being read."""
-        return (Run(self._gateway, status, origin=self._connection.origin) for status in self._gateway.list_runs())
+    def runs(self, *, on_trouble: Callable[[str], None] | None = None) -> Iterator[Run]:
+        """Yield all runs, newest first.
+
+        Parameters
+        ----------
+        on_trouble
+            Called, before any run is given that it concerns, with the reason why runs are missing that have ended and
+            cannot be read at the moment.
+
+        Raises
+        ------
+        Unavailable
+            If runs are missing and nobody was to be told, after those that are known.
+        """
+        found = self._gateway.list_runs(on_trouble)
+        return (Run(self._gateway, status, origin=self._connection.origin) for status in found)
 
     def get(self, run_id: str) -> Run:
         """Return one run. Raises `NotFound`."""
