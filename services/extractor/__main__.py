@@ -15,6 +15,7 @@ from offshelf.extraction.registry import EXTRACTORS
 from offshelf.extraction.weights.fetching import FetchPolicy
 from offshelf.rpc.remote_engine import PATIENCE_SECONDS, connector
 from offshelf.rpc.server import run
+from offshelf.services.extractor.memory import keep_little
 from offshelf.services.extractor.segments import SegmentExtractor
 from offshelf.services.extractor.servicer import ExtractorService
 from offshelf.services.extractor.serving import CustomExtractors, OneExtractor
@@ -62,4 +63,5 @@ async def make_service(settings: Settings) -> ExtractorService:
 
 
 if __name__ == "__main__":
+    keep_little()
     run(make_service, "extractor")
