@@ -54,7 +54,7 @@ class Workers(Protocol):
         """Start all processes and wait until they are ready."""
         ...
 
-    def call(self, header: dict[str, Any], *, stop: threading.Event | None = None) -> tuple[dict[str, Any], bytes]:
+    def call(self, header: dict[str, Any], *, stop: threading.Event | None = None) -> tuple[dict[str, Any], bytearray]:
         """Have a worker do something; it is killed if `stop` is set."""
         ...
 

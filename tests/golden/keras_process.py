@@ -62,4 +62,4 @@ def _ask(handler: str, header: dict[str, Any], data: bytes = b"") -> bytes:
     with tempfile.TemporaryDirectory(prefix="offshelf-keras-") as home:
         environment = {**ENVIRONMENT, "KERAS_BACKEND": "openvino", "KERAS_HOME": home}
         with WorkerPool(1, f"{__name__}:{handler}", environment=environment) as pool:
-            return pool.call(header, data)[1]
+            return bytes(pool.call(header, data)[1])

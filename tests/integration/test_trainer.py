@@ -195,10 +195,10 @@ class PatientWorkers:
     def start(self) -> None:
         """Do nothing."""
 
-    def call(self, header: dict[str, Any], *, stop: threading.Event | None = None) -> tuple[dict[str, Any], bytes]:
+    def call(self, header: dict[str, Any], *, stop: threading.Event | None = None) -> tuple[dict[str, Any], bytearray]:
         """Work until stopped."""
         if header["task"] == "warm_up":
-            return {}, b""
+            return {}, bytearray()
         assert stop is not None
         self.working.set()
         stop.wait()

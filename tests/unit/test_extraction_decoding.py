@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from offshelf.extraction import decoding
+from offshelf.extraction.decoding import Decoded
 from offshelf.extraction.registry import EXTRACTORS
 from offshelf.extraction.spec import Network
 from offshelf.images import ImageStatus
@@ -43,6 +44,11 @@ def short_of_memory() -> Iterator[WorkerPool]:
         yield pool
 
 
+def decoded(pool: WorkerPool, *images: bytes) -> list[Decoded]:
+    """Have a worker decode images in one call."""
+    return decoding.answers(*pool.call(*decoding.call(images)))
+
+
 def decoders() -> list[int]:
     """List the workers that this process has."""
     children = psutil.Process().children()
@@ -53,15 +59,24 @@ def decoders() -> list[int]:
 def test_what_takes_too_much_memory_is_too_large(short_of_memory: WorkerPool, kind: str) -> None:
     """An image that decoding has no memory for is put aside as too large, by the same process that takes the next."""
     small = encoded(picture(), kind)
-    before = short_of_memory.call({}, small)
+    before = decoded(short_of_memory, small)
     processes = decoders()
     options = {"compression": "tiff_lzw"} if kind == "TIFF" else {}  # a large file would be given as much memory
-    answer, content = short_of_memory.call({}, encoded(Image.new("RGB", (SIDE, SIDE), "red"), kind, **options))
+    huge = encoded(Image.new("RGB", (SIDE, SIDE), "red"), kind, **options)
     reason = "decoding it takes more memory than an image may"
-    assert (answer, content) == ({"status": ImageStatus.TOO_LARGE.value, "reason": reason}, b"")
-    assert before[0]["status"] == ImageStatus.OK.value
-    assert short_of_memory.call({}, small) == before
+    assert decoded(short_of_memory, huge) == [Decoded(ImageStatus.TOO_LARGE, reason)]
+    assert before[0].status is ImageStatus.OK
+    assert decoded(short_of_memory, small) == before
     assert decoders() == processes
+
+
+def test_images_of_one_call_know_nothing_of_each_other() -> None:
+    """What comes out for an image is the same to the last bit alone and beside others, usable or not."""
+    images = [encoded(picture(), "PNG"), b"no image", b"", encoded(picture(width=90), "JPEG")]
+    with decoder() as pool:
+        together = decoded(pool, *images)
+        assert together == [decoded(pool, data)[0] for data in images]
+    assert [image.status is ImageStatus.OK for image in together] == [True, False, False, True]
 
 
 def test_a_limit_ends_with_its_block() -> None:
@@ -84,7 +99,7 @@ def test_images_at_the_limit_on_pixels_have_the_memory_they_need(name: str) -> N
         files += [encoded(image.convert("CMYK"), "JPEG", progressive=True), encoded(image, "WEBP", method=0)]
     del image
     with decoder(EXTRACTORS[name]) as pool:
-        assert [pool.call({}, data)[0]["status"] for data in files] == [ImageStatus.OK.value] * len(files)
+        assert [image.status for data in files for image in decoded(pool, data)] == [ImageStatus.OK] * len(files)
 
 
 def test_libraries_do_not_fill_the_log(capfd: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +107,7 @@ def test_libraries_do_not_fill_the_log(capfd: pytest.CaptureFixture[str]) -> Non
     fax = one_of_each_kind()["tiff group 4"]
     with decoder() as pool:
         for data in hostile([fax], 40, seed=0):
-            pool.call({}, data)
+            decoded(pool, data)
     assert capfd.readouterr().err == ""
 
 
@@ -105,7 +120,7 @@ def test_networks_have_large_photos_decoded_at_half_their_size() -> None:
     assert decoding.setup(HARALICK, 1)["enough"] is None
     data = encoded(picture(width=600, height=400), "JPEG")
     with decoder(tiny) as halved, decoder(tiny, enough=None) as whole:
-        pixels = [np.frombuffer(pool.call({}, data)[1], np.uint8).astype(int) for pool in (halved, whole)]
+        pixels = [np.frombuffer(decoded(pool, data)[0].array, np.uint8).astype(int) for pool in (halved, whole)]
     whole_image = Image.open(io.BytesIO(data)).resize((32, 32), Image.Resampling.BILINEAR)
     assert (pixels[1] == np.asarray(whole_image).ravel()).all()
     assert 0 < np.abs(pixels[0] - pixels[1]).max() <= 2

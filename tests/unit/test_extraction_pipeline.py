@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import queue
 import threading
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from PIL import Image
 from offshelf.datasets import ImageUnread
 from offshelf.digests import digest_of_bytes
 from offshelf.errors import Cancelled, Internal, StoreUnavailable
+from offshelf.extraction import decoding
 from offshelf.extraction.engine import Engine
 from offshelf.extraction.pipeline import Extraction
 from offshelf.extraction.registry import EXTRACTORS
 from offshelf.images import ImageStatus
-from offshelf.workers import WorkerPool
+from offshelf.workers import ONE_THREAD, WorkerPool
 from tests.unit.fakes import MemoryStore
 from tests.unit.tiny_network import random_arrays, tiny_spec
 from tests.unit.worker_handlers import ENVIRONMENT
@@ -111,20 +113,38 @@ def test_unusable_images_are_put_aside_with_their_reason(haralick: Extraction) -
     assert "200 x 200" in rows[3].reason
 
 
-def test_images_that_are_not_what_was_wanted_are_in_no_row(haralick: Extraction) -> None:
-    """An image that has changed or vanished since its dataset was read is named apart, with the reason."""
-    read, (good, changed) = reader(png(0), png(1))
-    missing = "0" * 64
+def test_images_that_cannot_be_read_are_in_no_row(haralick: Extraction) -> None:
+    """Images that have changed or vanished since their dataset was read are named apart, with the reason, in order."""
+    read, images = reader(*(png(seed) for seed in range(9)))
+    lost = [digit * 64 for digit in "0123"]
+    asked = [lost[0], *images[:4], lost[1], *images[4:], *lost[2:]]
+    done: list[None] = []
+    found = haralick.extract(read, asked, on_done=lambda: done.append(None), stop=never())
+    assert [row.image for row in found.rows] == images
+    assert [(each.image, each.reason) for each in found.unread] == [(image, "no longer exists") for image in lost]
+    assert len(done) == len(asked)
 
-    def read_changed(digest: str) -> bytes:
-        return png(2) if digest == changed else read(digest)
 
-    found = haralick.extract(read_changed, [missing, good, changed], on_done=lambda: None, stop=never())
-    assert [row.image for row in found.rows] == [good]
-    assert [(lost.image, lost.reason) for lost in found.unread] == [
-        (missing, "no longer exists"),
-        (changed, "has changed since the dataset was read"),
-    ]
+def test_large_files_are_decoded_one_by_one() -> None:
+    """Large files are not held in memory together, small ones are decoded several at once, and all are used."""
+    calls: list[list[int]] = []
+
+    class Watched(WorkerPool):
+        """A pool that takes note of the bytes of each image of a call."""
+
+        def call(self, header: Any, payload: Any = b"", **limits: Any) -> Any:
+            """See `WorkerPool.call`."""
+            calls.append(header["lengths"])
+            return super().call(header, payload, **limits)
+
+    def new_decoders(size: int) -> WorkerPool:
+        return Watched(size, decoding.HANDLER, setup=decoding.setup(HARALICK, 10_000), environment=ONE_THREAD)
+
+    large, small = png(0) + bytes(3 << 20), png(0)
+    with closing(make(cores=1, new_decoders=new_decoders)) as extraction:
+        rows = extraction.extract_bytes([large, large, small, small, small, small])
+    assert [row.status for row in rows] == [ImageStatus.OK] * 6
+    assert sorted(map(len, calls)) == [1, 2, 3]
 
 
 def test_stopping_ends_the_work(haralick: Extraction) -> None:

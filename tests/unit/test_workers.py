@@ -94,7 +94,7 @@ def test_a_hanging_worker_is_killed(pool: WorkerPool, tmp_path: Path) -> None:
 def test_a_stuck_worker_is_killed_and_a_busy_one_is_not(tmp_path: Path) -> None:
     """Work may take as long as it wants while it computes; a worker that does nothing is killed, and replaced."""
     with WorkerPool(1, HANDLER, environment=ENVIRONMENT, stuck_seconds=1.0) as pool:
-        assert pool.call({"do": "compute", "seconds": 3}) == ({}, b"")
+        assert pool.call({"do": "compute", "seconds": 3}) == ({}, bytearray())
         with pytest.raises(WorkerTimeout, match="stuck"):
             pool.call({"do": "say and hang", "file": str(tmp_path / "here")})
         assert worker_processes() == set()

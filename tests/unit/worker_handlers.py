@@ -71,30 +71,40 @@ def _misbehave(header: dict[str, Any]) -> None:
 def decode_as_told(setup: dict[str, Any]) -> Handler:
     """Make a decoder whose images are texts that say what happens to it."""
 
-    def handle(header: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:  # noqa: ARG001
-        marker = Path(setup["folder"])
-        text = payload.decode(errors="replace")
-        if text == "crash":
-            os._exit(9)
-        if text == "crash once" and not (marker / "crashed").exists():
-            (marker / "crashed").touch()
-            os._exit(9)
-        if text == "hang once" and not (marker / "hung").exists():
-            (marker / "hung").touch()
-            time.sleep(600)
-        if text == "hang, then crash":
-            if (marker / "hung before the crash").exists():
-                os._exit(9)
-            (marker / "hung before the crash").touch()
-            time.sleep(600)
-        if text == "hang":
-            time.sleep(600)
-        if text == "truncated":
-            return {"status": ImageStatus.UNREADABLE, "reason": "truncated"}, b""
-        value = float("nan") if text == "not a number" else 0.0
-        return {"status": ImageStatus.OK, "reason": ""}, struct.pack("13f", *[value] * 13)
+    def handle(header: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
+        images, arrays, begin = [], [], 0
+        for length in header["lengths"]:
+            text = payload[begin : begin + length].decode(errors="replace")
+            _suffer(text, Path(setup["folder"]))
+            status, reason, array = ImageStatus.OK, "", bytes(4 * 13)
+            if text == "truncated":
+                status, reason, array = ImageStatus.UNREADABLE, "truncated", b""
+            elif text == "not a number":
+                array = struct.pack("13f", *[float("nan")] * 13)
+            images.append({"status": status, "reason": reason, "length": len(array)})
+            arrays.append(array)
+            begin += length
+        return {"images": images}, b"".join(arrays)
 
     return handle
+
+
+def _suffer(text: str, marker: Path) -> None:
+    if text == "crash":
+        os._exit(9)
+    if text == "crash once" and not (marker / "crashed").exists():
+        (marker / "crashed").touch()
+        os._exit(9)
+    if text == "hang once" and not (marker / "hung").exists():
+        (marker / "hung").touch()
+        time.sleep(600)
+    if text == "hang, then crash":
+        if (marker / "hung before the crash").exists():
+            os._exit(9)
+        (marker / "hung before the crash").touch()
+        time.sleep(600)
+    if text == "hang":
+        time.sleep(600)
 
 
 def end_at_once(blueprint: Any, data: bytes) -> None:

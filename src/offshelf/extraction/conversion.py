@@ -139,7 +139,7 @@ def convert(spec: ExtractorSpec, file: WeightsFile, data: bytes) -> ConvertedNet
                     f"{file.name} cannot be used: reading and trying it took longer than {_OWN_SECONDS:g} seconds."
                 ) from error
     split = int(answer["xml"])
-    return ConvertedNetwork(content[:split], content[split:])
+    return ConvertedNetwork(bytes(content[:split]), bytes(memoryview(content)[split:]))
 
 
 def handler(setup: dict[str, Any]) -> Handler:

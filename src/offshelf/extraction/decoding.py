@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import importlib
 import os
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from offshelf.extraction.spec import Descriptor, ExtractorSpec
 from offshelf.images import ImageStatus, UnusableImage, decode, decode_image
@@ -20,13 +21,15 @@ from offshelf.images.reasons import TOO_MUCH_MEMORY
 from offshelf.workers.memory import more_memory_at_most
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
 
-    from offshelf.workers import Handler
+    from offshelf.workers import Handler, Header
+
+Data = TypeVar("Data", bytes, memoryview)
 
 HANDLER = "offshelf.extraction.decoding:handler"
 """This module's factory, as `offshelf.workers.WorkerPool` wants it named."""
@@ -42,6 +45,17 @@ _BYTES_BESIDE: Final = 256 << 20
 _SIDE: Final = 64  # of the sample, in pixels
 
 
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What became of an image."""
+
+    status: ImageStatus
+    reason: str
+    """Empty for `ImageStatus.OK`."""
+    array: bytes | memoryview = b""
+    """Of the vector or of the pixels; empty for any other status."""
+
+
 def setup(spec: ExtractorSpec, max_pixels: int) -> dict[str, Any]:
     """Make the setup of the workers for an extractor, as JSON."""
     common = {"max_pixels": max_pixels, "memory": _BYTES_A_PIXEL * max_pixels + _BYTES_BESIDE}
@@ -52,10 +66,24 @@ def setup(spec: ExtractorSpec, max_pixels: int) -> dict[str, Any]:
     return {**common, "function": "", "parameters": {"size": size}, "enough": _ENOUGH * max(size)}
 
 
-def handler(setup: dict[str, Any]) -> Handler:
-    """Build what answers the calls: ``({}, image bytes)`` gives ``({"status", "reason"}, array bytes)``.
+def call(images: Sequence[bytes]) -> tuple[Header, bytes]:
+    """Make the call that has a worker decode images."""
+    return {"lengths": [len(data) for data in images]}, b"".join(images)
 
-    The array is float32, the vector, for a descriptor; and uint8, RGB, of shape (height, width, 3) for a network.
+
+def answers(header: Header, content: bytes | bytearray) -> list[Decoded]:
+    """Read a worker's answer to `call`: what became of each image, in order."""
+    arrays = _split(memoryview(content), [image["length"] for image in header["images"]])
+    return [
+        Decoded(ImageStatus(image["status"]), str(image["reason"]), array)
+        for image, array in zip(header["images"], arrays, strict=True)
+    ]
+
+
+def handler(setup: dict[str, Any]) -> Handler:
+    """Build what answers a `call`.
+
+    An array is float32, the vector, for a descriptor; and uint8, RGB, of shape (height, width, 3) for a network.
     """
     # A descriptor looks at an array; a network's image is squeezed at once, and never copied in its own size.
     read: Callable[..., Any] = decode if setup["function"] else decode_image
@@ -65,17 +93,24 @@ def handler(setup: dict[str, Any]) -> Handler:
     describe(read(_sample(), max_pixels=_SIDE * _SIDE))
     _mute()
 
-    def answer(header: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:  # noqa: ARG001 - Handler's form
+    def decoded(data: bytes) -> Decoded:
         with more_memory_at_most(setup["memory"] + 2 * len(data)):
             try:
                 array = describe(read(data, max_pixels=setup["max_pixels"], enough=setup["enough"]))
             except UnusableImage as error:
-                return {"status": error.status.value, "reason": error.reason}, b""
+                return Decoded(error.status, error.reason)
             except MemoryError:
-                return {"status": ImageStatus.TOO_LARGE.value, "reason": TOO_MUCH_MEMORY}, b""
+                return Decoded(ImageStatus.TOO_LARGE, TOO_MUCH_MEMORY)
             except Exception:  # noqa: BLE001 - it worked on the sample, so one odd image must not end a run
-                return {"status": ImageStatus.UNREADABLE.value, "reason": "its features cannot be computed"}, b""
-        return {"status": ImageStatus.OK.value, "reason": ""}, array.tobytes()
+                return Decoded(ImageStatus.UNREADABLE, "its features cannot be computed")
+        return Decoded(ImageStatus.OK, "", array.tobytes())
+
+    def answer(header: Header, data: bytes) -> tuple[Header, bytes]:
+        images = [decoded(image) for image in _split(data, header["lengths"])]
+        outcomes = [
+            {"status": image.status.value, "reason": image.reason, "length": len(image.array)} for image in images
+        ]
+        return {"images": outcomes}, b"".join(image.array for image in images)
 
     return answer
 
@@ -93,6 +128,14 @@ def squeezed(image: Image.Image, *, size: tuple[int, int]) -> NDArray[np.uint8]:
 
     height, width = size
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _split(data: Data, lengths: Iterable[int]) -> Iterator[Data]:
+    """Cut what was joined."""
+    begin = 0
+    for length in lengths:
+        yield data[begin : begin + length]
+        begin += length
 
 
 def _mute() -> None:

@@ -3,56 +3,55 @@
 Three things happen to an image, each where it belongs. It is *read* in this process, which has the credentials and sees
 whether its bytes are the ones wanted. It is *decoded* (and, by a descriptor, described) in a worker process, which may
 crash or hang. A network then *infers* on it in this process, on the engine's own threads, or on a remote engine. More
-threads than cores take images through all three, so that reading hides behind the rest; an image in flight is all that
-each holds.
+threads than cores take images through all three, so that reading hides behind the rest; a batch of a few images is all
+that each holds.
+
+The network sees one image at a time. It is the steps around it that take a batch: after an inference the code and the
+tables of all others have left the processor's caches, and getting them back for every image took as long as their work.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from itertools import chain
+from typing import TYPE_CHECKING
 
 from offshelf.datasets import ImageUnread
 from offshelf.digests import digest_of_bytes
 from offshelf.errors import Cancelled, Internal
-from offshelf.extraction import decoding
 from offshelf.extraction.conversion import network_of
+from offshelf.extraction.decoders import Decoders, pool_of
 from offshelf.extraction.engine import Engine
 from offshelf.extraction.spec import REMOTE_ENGINE, Network, fingerprint
 from offshelf.extraction.weights.fetching import NEVER
 from offshelf.features import SegmentRow
 from offshelf.images import ImageStatus
-from offshelf.workers import KEEPING_MEMORY, ONE_THREAD, WITHOUT_SECRETS, WorkerCrashed, WorkerPool, WorkerTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from offshelf.extraction.decoding import Decoded
     from offshelf.extraction.engine import InferenceEngine
     from offshelf.extraction.spec import ExtractorSpec
     from offshelf.extraction.weights.fetching import FetchPolicy
     from offshelf.store.objects import ObjectStore
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-logger = logging.getLogger(__name__)
-
-_LOOK_SECONDS = 0.5
+    from offshelf.workers import WorkerPool
 
 _THREADS_A_CORE = 2
 _THREADS_A_CORE_REMOTE = 8
 """A thread whose image is with a remote engine has nothing to do, and one that makes batches wants many images."""
 
-_SECOND_TRIAL = 2
-"""So many times the limit of the first trial an image may take in its second one."""
+_BATCH_IMAGES = 8
+_BATCH_SECONDS = 0.5
+_BATCH_BYTES = 4 << 20
+"""Bounds of a batch: images, time that they should take, and bytes of their files (one image may have more)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,7 @@ class Extraction:
     connect
         Makes the engine of an extractor whose network runs elsewhere.
     new_decoders
-        Makes a pool of so many decoders; by default of `offshelf.extraction.decoding`.
+        Makes a pool of so many decoders; by default `offshelf.extraction.decoders.pool_of`.
     """
 
     def __init__(
@@ -116,13 +115,13 @@ class Extraction:
         self._weights = weights
         self._fetch = fetch
         self._cores = cores
-        self._decode_seconds = decode_seconds
-        self._new_decoders = new_decoders or partial(_decoders_of, spec, max_pixels)
-        self._decoders = self._new_decoders(cores)
-        # Each is a process more, perhaps on a machine that has too little memory already.
-        self._second_trials = threading.BoundedSemaphore(cores)
+        new_pool = new_decoders or partial(pool_of, spec, max_pixels)
+        self._decoders = Decoders(new_pool, size=cores, seconds=decode_seconds)
         self._connect = connect
         self._is_remote = isinstance(spec.method, Network) and spec.method.engine == REMOTE_ENGINE
+        # A remote engine's server makes batches, from as many images at once as it is asked for.
+        in_time = 1 if self._is_remote else int(_BATCH_SECONDS / spec.cost_seconds)
+        self._batch_images = max(1, min(_BATCH_IMAGES, in_time))
         self._engine: InferenceEngine | None = None
 
     def start(self) -> None:
@@ -167,7 +166,8 @@ class Extraction:
         Parameters
         ----------
         read
-            Gives the bytes of an image by its digest, or raises `ImageUnread`; called from several threads.
+            Gives bytes of exactly this digest, or raises `ImageUnread`; called from several threads
+            (`offshelf.datasets.image_reader`).
         images
             Digests.
         on_done
@@ -182,20 +182,44 @@ class Extraction:
         OffshelfError
             What `read` raises, `ImageUnread` apart.
         """
+        failed = threading.Event()
 
-        def take(image: str) -> SegmentRow | UnreadImage:
+        def take(part: Sequence[str]) -> Extracted:
+            unread: list[UnreadImage] = []
+
+            def readable() -> Iterator[tuple[str, bytes]]:
+                for image in part:
+                    if stop.is_set() or failed.is_set():
+                        raise Cancelled("Extraction was stopped.")
+                    try:
+                        data = read(image)
+                    except ImageUnread as error:
+                        unread.append(UnreadImage(image, error.message))
+                    else:
+                        yield image, data
+
+            rows = [row for batch in _batches(readable()) for row in self._embed(batch, stop)]
+            return Extracted(tuple(rows), tuple(unread))
+
+        a_core = _THREADS_A_CORE_REMOTE if self._is_remote else _THREADS_A_CORE
+        threads = max(1, min(a_core * self._cores, len(images)))
+        size = min(self._batch_images, -(-len(images) // threads)) or 1
+        with ThreadPoolExecutor(threads, thread_name_prefix="extract") as pool:
+            # In this context: a deadline goes with the work.
+            parts = [
+                pool.submit(copy_context().run, take, images[begin : begin + size])
+                for begin in range(0, len(images), size)
+            ]
             try:
-                data = read(image)
-            except ImageUnread as error:
-                return UnreadImage(image, error.message)
-            if digest_of_bytes(data) != image:
-                return UnreadImage(image, "has changed since the dataset was read")
-            return self._embed(image, data, stop)
-
-        outcomes = self._in_threads(take, images, on_done, stop)
+                for part in as_completed(parts):
+                    for _ in chain(part.result().rows, part.result().unread):
+                        on_done()
+            except BaseException:
+                failed.set()
+                raise
         return Extracted(
-            rows=tuple(outcome for outcome in outcomes if isinstance(outcome, SegmentRow)),
-            unread=tuple(outcome for outcome in outcomes if isinstance(outcome, UnreadImage)),
+            rows=tuple(row for part in parts for row in part.result().rows),
+            unread=tuple(lost for part in parts for lost in part.result().unread),
         )
 
     def extract_bytes(self, images: Sequence[bytes], *, stop: threading.Event | None = None) -> list[SegmentRow]:
@@ -206,8 +230,10 @@ class Extraction:
         Cancelled
             If `stop` was set.
         """
-        stop = stop or threading.Event()
-        return self._in_threads(lambda data: self._embed(digest_of_bytes(data), data, stop), images, lambda: None, stop)
+        digests = [digest_of_bytes(data) for data in images]
+        read = dict(zip(digests, images, strict=True)).__getitem__
+        found = self.extract(read, digests, on_done=lambda: None, stop=stop or threading.Event())
+        return list(found.rows)
 
     def _start(self) -> None:
         with ThreadPoolExecutor(1, thread_name_prefix="start") as beside:
@@ -228,69 +254,23 @@ class Extraction:
         converted = network_of(self.spec, store=self._store, weights=self._weights, fetch=self._fetch)
         return Engine(converted, cores=self._cores, precision=network.precision)
 
-    def _in_threads(
-        self, take: Callable[[T], R], images: Sequence[T], on_done: Callable[[], None], stop: threading.Event
-    ) -> list[R]:
-        """Apply a function to all, on more threads than cores and in this context; the first error ends it."""
-        failed = threading.Event()
+    def _embed(self, images: Sequence[tuple[str, bytes]], stop: threading.Event) -> list[SegmentRow]:
+        decoded = self._decoders.decode([data for _, data in images], stop)
+        return [self._row(image, one, stop) for (image, _), one in zip(images, decoded, strict=True)]
 
-        def unless_ended(image: T) -> R:
-            if stop.is_set() or failed.is_set():
-                raise Cancelled("Extraction was stopped.")
-            return take(image)
-
-        a_core = _THREADS_A_CORE_REMOTE if self._is_remote else _THREADS_A_CORE
-        threads = max(1, min(a_core * self._cores, len(images)))
-        with ThreadPoolExecutor(threads, thread_name_prefix="extract") as pool:
-            futures = [pool.submit(copy_context().run, unless_ended, image) for image in images]
-            try:
-                for future in as_completed(futures):
-                    future.result()
-                    on_done()
-            except BaseException:
-                failed.set()
-                raise
-        return [future.result() for future in futures]
-
-    def _embed(self, image: str, data: bytes, stop: threading.Event) -> SegmentRow:
+    def _row(self, image: str, decoded: Decoded, stop: threading.Event) -> SegmentRow:
         import numpy as np
 
-        try:
-            answer, content = self._decode(image, data, stop)
-        except WorkerCrashed:
-            reason = "decoding it failed twice: in the end it ended the decoder's process"
-            return _put_aside(image, ImageStatus.CRASHED, reason)
-        except WorkerTimeout:
-            seconds = _SECOND_TRIAL * self._decode_seconds
-            reason = f"decoding it failed twice: in the end it took longer than {seconds:g} seconds"
-            return _put_aside(image, ImageStatus.HUNG, reason)
-        status = ImageStatus(answer["status"])
-        if status is not ImageStatus.OK:
-            return _put_aside(image, status, str(answer["reason"]))
-        vector = self._vector(content, stop)
+        if stop.is_set():
+            raise Cancelled("Extraction was stopped.")
+        if decoded.status is not ImageStatus.OK:
+            return _put_aside(image, decoded.status, decoded.reason)
+        vector = self._vector(decoded.array, stop)
         if not np.isfinite(vector).all():
             return _put_aside(image, ImageStatus.UNREADABLE, "its features are not finite numbers")
         return SegmentRow(image, ImageStatus.OK, "", vector)
 
-    def _decode(self, image: str, data: bytes, stop: threading.Event) -> tuple[dict[str, Any], bytes]:
-        try:
-            return self._decoders.call({}, data, timeout=self._decode_seconds, stop=stop)
-        except (WorkerCrashed, WorkerTimeout) as error:
-            # It may have been what an image before it left behind, the kernel's memory killer, or a machine with too
-            # much to do. What is put aside stays so: in a process of its own, and with more time, it has a fair trial.
-            logger.warning(
-                "a decoder failed, and its image is tried once more", extra={"image": image, "reason": error.message}
-            )
-        while not self._second_trials.acquire(timeout=_LOOK_SECONDS):
-            if stop.is_set():
-                raise Cancelled("Extraction was stopped.")
-        try:
-            with self._new_decoders(1) as alone:
-                return alone.call({}, data, timeout=_SECOND_TRIAL * self._decode_seconds, stop=stop)
-        finally:
-            self._second_trials.release()
-
-    def _vector(self, content: bytes, stop: threading.Event) -> NDArray[np.float32]:
+    def _vector(self, content: bytes | memoryview, stop: threading.Event) -> NDArray[np.float32]:
         import numpy as np
 
         if self._engine is None or not isinstance(self.spec.method, Network):
@@ -303,13 +283,18 @@ class Extraction:
         return vector
 
 
-def _decoders_of(spec: ExtractorSpec, max_pixels: int, size: int) -> WorkerPool:
-    return WorkerPool(
-        size,
-        decoding.HANDLER,
-        setup=decoding.setup(spec, max_pixels),
-        environment={**ONE_THREAD, **KEEPING_MEMORY, **WITHOUT_SECRETS},
-    )
+def _batches(images: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+    """Divide images so that those of a batch have not too many bytes, unless it is only one."""
+    batch: list[tuple[str, bytes]] = []
+    size = 0
+    for image, data in images:
+        if batch and size + len(data) > _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append((image, data))
+        size += len(data)
+    if batch:
+        yield batch
 
 
 def _put_aside(image: str, status: ImageStatus, reason: str) -> SegmentRow:

@@ -125,7 +125,7 @@ class WorkerPool:
         *,
         timeout: float | None = None,
         stop: threading.Event | None = None,
-    ) -> tuple[Header, bytes]:
+    ) -> tuple[Header, bytearray]:
         """Let a worker answer; blocks until it has.
 
         Parameters
@@ -139,7 +139,7 @@ class WorkerPool:
 
         Returns
         -------
-        tuple of dict and bytes
+        tuple of dict and bytearray
             What the handler returned.
 
         Raises

@@ -151,7 +151,7 @@ class Worker:
                 except OSError:
                     raise self._crashed() from None
 
-    def receive(self, patience: Patience) -> tuple[Header, bytes]:
+    def receive(self, patience: Patience) -> tuple[Header, bytearray]:
         """Receive a message whole."""
         header_length, payload_length = LENGTHS.unpack(self._read(LENGTHS.size, patience))
         if header_length > LONGEST_HEADER or payload_length > LONGEST_PAYLOAD:
@@ -175,7 +175,7 @@ class Worker:
             os.close(self._lifeline)
             self._ended = True
 
-    def _read(self, length: int, patience: Patience) -> bytes:
+    def _read(self, length: int, patience: Patience) -> bytearray:
         buffer = bytearray(length)
         rest = memoryview(buffer)
         while rest:
@@ -189,7 +189,7 @@ class Worker:
             if count == 0:
                 raise self._crashed()
             rest = rest[count:]
-        return bytes(buffer)
+        return buffer
 
     def _crashed(self) -> WorkerCrashed:
         try:
