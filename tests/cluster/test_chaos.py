@@ -45,6 +45,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.nightly, pytest.mark.timeout(7200
 IMAGES = int(os.environ.get("CHAOS_IMAGES", "18000"))
 KILLS = int(os.environ.get("CHAOS_KILLS", "20"))
 PAUSE_SECONDS = 10.0
+LOOK_SECONDS = 5.0
 UNIT_SECONDS = "1"
 """So that there are hundreds of units, and what is computed twice can be told from what is not."""
 EXTRACTORS = ("extractor-googlenet", "extractor-lab888")
@@ -98,6 +99,7 @@ class Killer:
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(seed)
+        self._before: dict[tuple[str, float], float] = {}
         self._calls: dict[tuple[str, float], float] = {}
         self._uncounted = 0
         self.killed: list[str] = []
@@ -105,7 +107,29 @@ class Killer:
     @property
     def units_begun(self) -> int:
         """Units that an extractor has begun, those included that a killed pod had no time to count."""
-        return int(sum(self._calls.values())) + self._uncounted
+        counted = sum(calls - self._before.get(process, 0) for process, calls in self._calls.items())
+        return int(counted) + self._uncounted
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Take note of what is counted from now on, also by pods that go by themselves when they have no more work."""
+        self.look()
+        self._before = dict(self._calls)
+        done = threading.Event()
+
+        def look_on() -> None:
+            while not done.wait(LOOK_SECONDS):
+                with suppress(AssertionError):  # nobody answers for a moment
+                    self.look()
+
+        looking = threading.Thread(target=look_on)
+        looking.start()
+        try:
+            yield
+        finally:
+            done.set()
+            looking.join()
+            self.look()
 
     @property
     def cost(self) -> int:
@@ -196,6 +220,7 @@ def go_through(deployed: Deployed, dataset: Path, out: Path, killer: Killer, dis
             client.delete_dataset(old.digest)
     with (
         watched(deployed) as writes,
+        killer.counting(),
         subprocess.Popen(
             [sys.executable, "-m", "offshelf.cli", "run", str(dataset), *WHAT, "-o", str(out)],
             env=deployed.client_environment,
@@ -218,7 +243,6 @@ def go_through(deployed: Deployed, dataset: Path, out: Path, killer: Killer, dis
             disturb(number)
         process.wait()
         reader.join()
-        killer.look()
     return Ordeal(process.returncode, "".join(said[-40:]), writes.again("features/"), len(writes.moments))
 
 
