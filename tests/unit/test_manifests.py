@@ -28,6 +28,7 @@ from tests.unit.compositions import (
     SETTINGS,
     Composition,
     compose,
+    compose_overlay,
     containers,
     pod_labels,
     pod_of,
@@ -37,6 +38,8 @@ from tests.unit.compositions import (
 )
 
 PROMISED = "1.29"
+GUIDE = K8S.parent / "docs" / "cluster.md"
+EXAMPLES = re.findall(r"```yaml\n((?:patches|components):.*?)```", GUIDE.read_text(), re.DOTALL)
 HEALTH_PORT = 7001
 
 CUSTOM: dict[tuple[str, str], Any] = {
@@ -312,6 +315,24 @@ def test_weights_are_pulled_by_a_job_of_its_own() -> None:
     assert selects(policy["podSelector"], pod_labels(job))
     sources = [reference for source in container["envFrom"] for reference in source.values()]
     assert {one["name"].partition("-")[0] for one in sources} <= {"offshelf", "weights"}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_of_the_guide_can_be_applied(example: str) -> None:
+    """What docs/cluster.md gives for an overlay of one's own renders there, and changes something."""
+    before = compose("overlays/production").text
+    after = compose_overlay("an example", f"resources: [../../overlays/production]\n{example}").text
+    assert after != before
+
+
+def test_the_networks_of_weights_cache_can_be_chosen() -> None:
+    """The Job is given the networks that an overlay names as the guide says."""
+    (example,) = (each for each in EXAMPLES if "weights-cache" in each)
+    composition = compose_overlay("weights", f"resources: [../../overlays/production]\n{example}")
+    (chosen,) = (one for one in composition.of("ConfigMap") if "NAMES" in one["data"])
+    assert chosen["data"]["NAMES"] == "googlenet,resnet50,resnet50:classes"
+    (container,) = containers(composition.one("Job", "weights-cache"))
+    assert {"configMapRef": {"name": chosen["metadata"]["name"]}} in container["envFrom"]
 
 
 def test_settings_are_those_of_the_services(overlay: Composition) -> None:
