@@ -159,7 +159,8 @@ def test_keys_that_are_changed_while_the_orchestrator_runs_are_named(deployed: D
         try:
             change_s3_keys((access, "wrong" * 8))
             watched = deployed.offshelf("watch", run.id, exit_code=1)
-            assert re.fullmatch(f"Error: The run failed: {NO_SUCH_KEYS}", watched.stderr.splitlines()[-1])
+            said = rf"Error: The run failed: (\S+ cannot start: )?{NO_SUCH_KEYS}"
+            assert re.fullmatch(said, watched.stderr.splitlines()[-1])
             listed = run_offshelf(("runs",), deployed.client_environment)
             assert re.search(f" failed .* {NO_SUCH_KEYS}$", line_of(run.id, listed.stdout))
             # Older runs, and the names of datasets, lie in the store.
