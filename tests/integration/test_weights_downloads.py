@@ -245,7 +245,7 @@ def test_a_redirect_to_another_host_is_not_followed(server: WeightsServer, tmp_p
     with WeightsServer({PATH: DATA}) as other:
         server.otherwise = web.redirect(f"http://localhost:{other.port}{PATH}")
         with pytest.raises(
-            PermissionDenied, match=r"not fetched from localhost: .*OFFSHELF_FETCH_HOSTS.*redirected to"
+            PermissionDenied, match=r"is fetched from localhost: .*OFFSHELF_FETCH_HOSTS.*redirected to"
         ):
             fetch(server, tmp_path)
         assert other.requests == []
