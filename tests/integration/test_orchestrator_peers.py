@@ -48,6 +48,7 @@ class Workers(extractor_pb2_grpc.ExtractorServiceServicer, stats_pb2_grpc.StatsS
         self.requests: list[str] = []
         self.working = asyncio.Event()
         self.go_on = asyncio.Event()
+        self.ended = asyncio.Event()
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add both."""
@@ -79,6 +80,9 @@ class Workers(extractor_pb2_grpc.ExtractorServiceServicer, stats_pb2_grpc.StatsS
         yield extractor_pb2.ExtractSegmentResponse(
             written=extractor_pb2.SegmentWritten(key="key", images_extracted=len(request.images))
         )
+        if request.extractor == "tidy":
+            await self.go_on.wait()
+        self.ended.set()
 
     async def RenderReport(  # noqa: N802
         self, request: stats_pb2.RenderReportRequest, context: Any
@@ -116,6 +120,19 @@ async def test_a_connection_is_kept_while_it_is_used(serving: Serving) -> None:
     assert {outcome.key for outcome in outcomes} == {"key"}
     assert len(workers.connections) == 9
     assert len(set(workers.connections)) == 1
+
+
+async def test_a_unit_that_is_done_counts_as_done_where_it_was_done(serving: Serving) -> None:
+    """The replica ends its call itself: its figures, and the alerts on them, know of no cancelled call."""
+    workers, peers = some_workers(), GrpcPeers(TOKEN)
+    async with serving(workers) as server:
+        extracting = asyncio.ensure_future(extract(peers, Replica(ROLE, "one", server.address), "tidy"))
+        await workers.working.wait()
+        assert not (await asyncio.wait([extracting], timeout=0.3))[0]
+        workers.go_on.set()
+        assert (await extracting).extracted == 1
+        assert workers.ended.is_set()
+        await peers.close()
 
 
 async def test_the_id_of_the_request_goes_with_the_unit(serving: Serving) -> None:

@@ -244,9 +244,7 @@ def test_a_redirect_to_another_host_is_not_followed(server: WeightsServer, tmp_p
     """A known host cannot send a user's machine to one that is not: it is not asked, and the user is told which."""
     with WeightsServer({PATH: DATA}) as other:
         server.otherwise = web.redirect(f"http://localhost:{other.port}{PATH}")
-        with pytest.raises(
-            PermissionDenied, match=r"is fetched from localhost: .*OFFSHELF_FETCH_HOSTS.*redirected to"
-        ):
+        with pytest.raises(PermissionDenied, match=r"is fetched from localhost: .*OFFSHELF_FETCH_HOSTS.*redirected to"):
             fetch(server, tmp_path)
         assert other.requests == []
 

@@ -109,19 +109,23 @@ class GrpcPeers:
                     images=[bytes.fromhex(digest) for digest in unit.images],
                 )
             )
+            written: extractor_pb2.SegmentWritten | None = None
             async with aclosing(self._watched(call, replica)) as answers:
+                # To the end: a call that is left before counts as cancelled over there.
                 async for answer in answers:
                     if answer.HasField("written"):
                         written = answer.written
-                        return ExtractionOutcome(
-                            key=written.key,
-                            extracted=written.images_extracted,
-                            quarantined=written.images_quarantined,
-                            dimension=written.dimension,
-                            unread=tuple(UnreadImage(image.image.hex(), image.reason) for image in written.unread),
-                        )
-                    on_progress(answer.progress.images_done)
-            raise DataLoss(f"The extractor {unit.extractor} ended its answer early.")
+                    else:
+                        on_progress(answer.progress.images_done)
+            if written is None:
+                raise DataLoss(f"The extractor {unit.extractor} ended its answer early.")
+            return ExtractionOutcome(
+                key=written.key,
+                extracted=written.images_extracted,
+                quarantined=written.images_quarantined,
+                dimension=written.dimension,
+                unread=tuple(UnreadImage(image.image.hex(), image.reason) for image in written.unread),
+            )
 
     async def cross_validate(self, replica: Replica, unit: ScoringUnit) -> AsyncGenerator[FoldResult, None]:
         """Have classifiers evaluated on one fold; yields each as it is done."""
@@ -159,11 +163,13 @@ class GrpcPeers:
                     seed=unit.seed,
                 )
             )
+            model = ""
             async with aclosing(self._watched(call, replica)) as answers:
                 async for answer in answers:
-                    if answer.model:
-                        return str(answer.model)
-            raise DataLoss("The trainer ended its answer early.")
+                    model = answer.model or model
+            if not model:
+                raise DataLoss("The trainer ended its answer early.")
+            return model
 
     async def compare(
         self, replica: Replica, dataset: str, measure: str, scores: Mapping[Combination, str]
