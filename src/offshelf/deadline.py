@@ -1,8 +1,9 @@
 """For how long somebody still waits for the answer that the current code works on.
 
-Whatever a service asks of others on the way to an answer is given no more time than is left of the call that it serves.
-That holds for the work which a call is not over without (`offshelf.rpc.offload`), in all its threads. A task that a
-call merely starts, a run for example, inherits the context of the call and is not bound: it outlives the call.
+Whatever a service asks of other servers by gRPC on the way to an answer is given no more time than is left of the call
+that it serves. (A store is not asked again once that call is over: `offshelf.store.patience`.) That holds for the work
+which a call is not over without (`offshelf.rpc.offload`), in all its threads. A task that a call merely starts, a run
+for example, inherits the context of the call and is not bound: it outlives the call.
 """
 
 from __future__ import annotations

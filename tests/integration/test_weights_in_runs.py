@@ -32,8 +32,8 @@ from offshelf.v1 import orchestrator_pb2 as pb
 from tests.integration import weights_server as web
 from tests.integration.weights_server import WeightsServer
 from tests.unit.fakes import MemoryStore
+from tests.unit.one_extractor import PETS, Fleet, Measuring, workbench
 from tests.unit.small_weights import CONTENT, RESTRICTION, small_networks
-from tests.unit.test_orchestrator_evaluation import PETS, Fleet, Measuring, workbench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

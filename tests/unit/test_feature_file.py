@@ -29,7 +29,7 @@ from offshelf.store.patience import Patience
 from offshelf.store.patient import PatientStore
 from tests.unit import scripted_runs
 from tests.unit.fakes import MemoryStore
-from tests.unit.test_orchestrator_evaluation import FINGERPRINT, MAX_PIXELS, PETS, Fleet, workbench
+from tests.unit.one_extractor import FINGERPRINT, MAX_PIXELS, PETS, Fleet, workbench
 
 if TYPE_CHECKING:
     from pathlib import Path

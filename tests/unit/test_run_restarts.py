@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from offshelf.services.orchestrator.runs.journal import Journal
+    from offshelf.services.orchestrator.runs.orchestration import Orchestrator
     from offshelf.store import ObjectInfo
 
 
@@ -145,6 +146,13 @@ async def test_a_creator_that_died_early_does_not_break_the_list(pets: str) -> N
     assert not token
 
 
+async def end_runs(runs: Orchestrator, pets: str, number: int) -> None:
+    """Have so many runs that have ended."""
+    for seed in range(number):
+        ended, _ = await create(runs, pets, request=f"r{seed}", seed=seed)
+        await runs.cancel(ended.run_id, ANN)
+
+
 class Away(MemoryStore):
     """A store that goes away when told to: one call hears of it at once, and each further one after a minute."""
 
@@ -168,9 +176,7 @@ async def test_what_goes_on_is_listed_without_the_store(pets: str) -> None:
     """While the store is away, a list has the runs that are in memory, soon, and says why it lacks all others."""
     store = Away()
     runs = orchestrator(store)
-    for number in range(40):
-        ended, _ = await create(runs, pets, request=f"r{number}", seed=number)
-        await runs.cancel(ended.run_id, ANN)
+    await end_runs(runs, pets, 40)
 
     later = orchestrator(store, epoch=2)
     await later.start()
@@ -191,9 +197,7 @@ async def test_a_run_that_goes_on_is_listed_however_many_have_ended_since(pets: 
     store = Away()
     runs = orchestrator(store)
     going_on, _ = await create(runs, pets, request="old", seed=99)
-    for number in range(10):
-        ended, _ = await create(runs, pets, request=f"r{number}", seed=number)
-        await runs.cancel(ended.run_id, ANN)
+    await end_runs(runs, pets, 10)
     await kill(runs)
     later = orchestrator(store, epoch=2)
     await later.start()
@@ -221,9 +225,7 @@ async def test_a_silent_store_is_said_in_time(pets: str, monkeypatch: pytest.Mon
 
     store = Silent()
     runs = orchestrator(store)
-    for number in range(40):
-        ended, _ = await create(runs, pets, request=f"r{number}", seed=number)
-        await runs.cancel(ended.run_id, ANN)
+    await end_runs(runs, pets, 40)
     later = orchestrator(store, epoch=2)
     await later.start()
     store.silent = True

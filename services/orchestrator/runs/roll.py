@@ -127,13 +127,11 @@ class Roll:
         end = bisect.bisect_left(self._ids, before) if before else len(self._ids)
         begin = max(end - limit, 0)
         page = self._ids[begin:end][::-1]
-        found = {run_id: self._journals[run_id].status for run_id in page if run_id in self._journals}
         ended, trouble = await self._archive.get_all([run_id for run_id in page if run_id in self._archive])
         if trouble:
             begin, page = 0, self._ids[:end][::-1]
-            found = {run_id: self._journals[run_id].status for run_id in page if run_id in self._journals}
             ended = self._archive.in_memory(page)
-        found |= ended
+        found = ended | {run_id: self._journals[run_id].status for run_id in page if run_id in self._journals}
         return RunPage([found[run_id] for run_id in page if run_id in found], page[-1] if begin else "", trouble)
 
     def _replay(self, run_id: str) -> History | None:
