@@ -180,7 +180,8 @@ async def test_a_door_whose_certificate_is_not_valid_is_said_at_once(
     """A user whose server's certificate ran out, or whose clock is off, reads one line and waits for nothing."""
     certificates.issue(tmp_path / "certs")
     folder = dated(tmp_path / "certs", tmp_path / "dated", datetime.now(UTC) + made) / "orchestrator"
-    arguments = tuple(str(photos) if each == "photos" else each for each in arguments)
+    places = {"photos": str(photos), "out": str(tmp_path / "out")}  # not in the checkout, where a user has made one
+    arguments = tuple(places.get(each, each) for each in arguments)
     async with showing(folder, clients_too=False) as address:
         ca = str(tmp_path / "certs" / "orchestrator" / "ca.crt")
         code, shown = await offshelf(address, token_file, *arguments, OFFSHELF_CA=ca)
