@@ -31,11 +31,11 @@ from benchmarks.extracting import one_by_one, photos, service
 from benchmarks.extracting.raw import RawEngine
 from benchmarks.extracting.weights import network_for
 from offshelf.extraction.conversion import network_of
-from offshelf.extraction.decoding import squeezed
 from offshelf.extraction.engine import Engine
 from offshelf.extraction.registry import find
 from offshelf.extraction.runtime import load_openvino
 from offshelf.extraction.spec import PRECISIONS, Network
+from offshelf.extraction.squeezing import squeezed
 from offshelf.images import decode_image
 from offshelf.store import open_store
 from tests.integration.rclone_s3 import BUCKET, serve_s3

@@ -14,10 +14,10 @@ from sklearn.linear_model import LogisticRegression
 
 from offshelf.errors import DataLoss
 from offshelf.extraction.conversion import convert
-from offshelf.extraction.decoding import squeezed
 from offshelf.extraction.engine import Engine
 from offshelf.extraction.registry import find
 from offshelf.extraction.spec import Network
+from offshelf.extraction.squeezing import squeezed
 from offshelf.extraction.weights.finding import read_weights
 from offshelf.images import decode_image
 from tests.golden.networks import weights_file, with_file

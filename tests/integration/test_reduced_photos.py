@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from offshelf.extraction.conversion import network_of
-from offshelf.extraction.decoding import setup, squeezed
+from offshelf.extraction.decoding import setup
 from offshelf.extraction.engine import Engine
 from offshelf.extraction.registry import EXTRACTORS
 from offshelf.extraction.spec import Network
+from offshelf.extraction.squeezing import squeezed
 from offshelf.images import decode_image
 from tests.unit.fakes import MemoryStore
 from tests.unit.odd_images import encoded

@@ -15,6 +15,7 @@ from offshelf.extraction import decoding
 from offshelf.extraction.decoding import Decoded
 from offshelf.extraction.registry import EXTRACTORS
 from offshelf.extraction.spec import Network
+from offshelf.extraction.squeezing import squeezed
 from offshelf.images import ImageStatus
 from offshelf.workers import KEEPING_MEMORY, ONE_THREAD, WorkerPool
 from offshelf.workers.memory import more_memory_at_most
@@ -121,6 +122,6 @@ def test_networks_have_large_photos_decoded_at_half_their_size() -> None:
     data = encoded(picture(width=600, height=400), "JPEG")
     with decoder(tiny) as halved, decoder(tiny, enough=None) as whole:
         pixels = [np.frombuffer(decoded(pool, data)[0].array, np.uint8).astype(int) for pool in (halved, whole)]
-    whole_image = Image.open(io.BytesIO(data)).resize((32, 32), Image.Resampling.BILINEAR)
-    assert (pixels[1] == np.asarray(whole_image).ravel()).all()
+    whole_image = squeezed(Image.open(io.BytesIO(data)), size=(32, 32))
+    assert (pixels[1] == whole_image.ravel()).all()
     assert 0 < np.abs(pixels[0] - pixels[1]).max() <= 2

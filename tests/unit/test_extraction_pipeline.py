@@ -13,7 +13,7 @@ from PIL import Image
 from offshelf.datasets import ImageUnread
 from offshelf.digests import digest_of_bytes
 from offshelf.errors import Cancelled, Internal, StoreUnavailable
-from offshelf.extraction import decoding
+from offshelf.extraction import decoding, pipeline
 from offshelf.extraction.engine import Engine
 from offshelf.extraction.pipeline import Extraction
 from offshelf.extraction.registry import EXTRACTORS
@@ -142,9 +142,22 @@ def test_large_files_are_decoded_one_by_one() -> None:
 
     large, small = png(0) + bytes(3 << 20), png(0)
     with closing(make(cores=1, new_decoders=new_decoders)) as extraction:
-        rows = extraction.extract_bytes([large, large, small, small, small, small])
-    assert [row.status for row in rows] == [ImageStatus.OK] * 6
-    assert sorted(map(len, calls)) == [1, 2, 3]
+        rows = extraction.extract_bytes([large, large, *[small] * 10])
+    assert [row.status for row in rows] == [ImageStatus.OK] * 12
+    assert sum(map(len, calls)) == 12
+    assert max(map(sum, calls)) < 4 << 20
+    assert max(map(len, calls)) == 3
+
+
+def test_shares_become_smaller_towards_the_end() -> None:
+    """No thread is given much when the others have nothing left to do; and every image is in one share."""
+    images = [str(number) for number in range(50)]
+    shares = list(pipeline._shares(images, threads=4, most=5))
+    assert [image for share in shares for image in share] == images
+    assert [len(share) for share in shares[:4]] == [5, 5, 5, 5]
+    assert sorted(map(len, shares), reverse=True) == list(map(len, shares))
+    assert list(map(len, shares))[-4:] == [1, 1, 1, 1]
+    assert list(pipeline._shares([], threads=4, most=5)) == []
 
 
 def test_stopping_ends_the_work(haralick: Extraction) -> None:

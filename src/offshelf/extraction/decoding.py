@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from offshelf.extraction.spec import Descriptor, ExtractorSpec
+from offshelf.extraction.squeezing import squeezed
 from offshelf.images import ImageStatus, UnusableImage, decode, decode_image
 from offshelf.images.reasons import TOO_MUCH_MEMORY
 from offshelf.workers.memory import more_memory_at_most
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from PIL import Image
 
     from offshelf.workers import Handler, Header
 
@@ -119,15 +119,6 @@ def function_of(name: str) -> Callable[..., NDArray[np.float32]]:
     """Import the function of a descriptor (`offshelf.extraction.spec.Descriptor.function`)."""
     module, _, function = name.partition(":")
     return getattr(importlib.import_module(f"offshelf.extraction.descriptors.{module}"), function)  # type: ignore[no-any-return]
-
-
-def squeezed(image: Image.Image, *, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Bring an image to a height and width, whatever its proportions (`spec.PREPROCESSING_VERSION`)."""
-    import numpy as np
-    from PIL import Image
-
-    height, width = size
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _split(data: Data, lengths: Iterable[int]) -> Iterator[Data]:

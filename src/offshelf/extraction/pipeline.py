@@ -203,12 +203,11 @@ class Extraction:
 
         a_core = _THREADS_A_CORE_REMOTE if self._is_remote else _THREADS_A_CORE
         threads = max(1, min(a_core * self._cores, len(images)))
-        size = min(self._batch_images, -(-len(images) // threads)) or 1
         with ThreadPoolExecutor(threads, thread_name_prefix="extract") as pool:
             # In this context: a deadline goes with the work.
             parts = [
-                pool.submit(copy_context().run, take, images[begin : begin + size])
-                for begin in range(0, len(images), size)
+                pool.submit(copy_context().run, take, part)
+                for part in _shares(images, threads=threads, most=self._batch_images)
             ]
             try:
                 for part in as_completed(parts):
@@ -281,6 +280,19 @@ class Extraction:
         if self.dimension and vector.shape != (self.dimension,):
             raise Internal(f"{self.spec.name} made {vector.size} numbers instead of {self.dimension}.")
         return vector
+
+
+def _shares(images: Sequence[str], *, threads: int, most: int) -> Iterator[Sequence[str]]:
+    """Divide images among threads, in order: few at a time, and fewer towards the end, so that all end at once.
+
+    Half of what a thread would still get is its next share: guided self-scheduling (Polychronopoulos and Kuck, IEEE
+    Transactions on Computers 36(12), 1987), with a limit.
+    """
+    begin = 0
+    while begin < len(images):
+        size = min(most, -(-(len(images) - begin) // (2 * threads)))
+        yield images[begin : begin + size]
+        begin += size
 
 
 def _batches(images: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:

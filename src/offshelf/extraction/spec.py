@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from offshelf.digests import JSONValue
 
-PREPROCESSING_VERSION: Final = 2
+PREPROCESSING_VERSION: Final = 3
 """Version of what happens between an image and a network: `offshelf.extraction.decoding` has JPEGs of at least eight
-times the network's input decoded at a half of their size or less, and squeezes the image to the input's size by
-Pillow's antialiased bilinear filter, whatever its proportions (as Keras' and FrImCla's loaders do); the converted
-network itself reorders the channels, subtracts the mean and divides by the scale."""
+times the network's input decoded at a half of their size or less; `offshelf.extraction.squeezing` squeezes the image to
+the input's size by an antialiased bilinear filter, whatever its proportions (as Keras' and FrImCla's loaders do); the
+converted network itself reorders the channels, subtracts the mean and divides by the scale."""
 
 CONVERTER_VERSION: Final = 2
 """Version of `offshelf.extraction.conversion`; part of the key of a converted network, not of the fingerprint."""

@@ -14,7 +14,7 @@ from minio.error import MinioException
 from offshelf.store.durable import new_file
 from offshelf.store.objects import ObjectInfo, check_folder, check_key, check_prefix, check_range, is_key
 from offshelf.store.s3_connection import DEFAULT_REGION, S3Connection
-from offshelf.store.s3_errors import absent, beyond_end
+from offshelf.store.s3_errors import absent
 from offshelf.store.s3_listing import in_order
 
 if TYPE_CHECKING:
@@ -103,13 +103,7 @@ class S3Store:
                 raise self._connection.missing(self._name(key))
             return b""
         with self._asking():
-            try:
-                with self._connection.open(self._name(key), offset, length) as response:
-                    return response.read()
-            except MinioException as error:
-                if beyond_end(error):
-                    return b""
-                raise
+            return self._connection.read(self._name(key), offset, length).data
 
     def get_file(self, key: str, path: Path) -> None:
         """Read an object into a file, without holding it in memory. Raises `NotFound`."""

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 from minio.error import MinioException
 
 from offshelf.errors import PermissionDenied
-from offshelf.store.bucket import Piece
 from offshelf.store.s3_connection import S3Connection
-from offshelf.store.s3_errors import absent, beyond_end, refused_alone
+from offshelf.store.s3_errors import absent, refused_alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from offshelf.store.bucket import Piece
 
 
 class S3Bucket:
@@ -60,13 +61,8 @@ class S3Bucket:
         """Read some bytes of an object, fewer at its end; see `Bucket`."""
         with self._connection.asking():
             try:
-                with self._connection.open(self._start + name, offset, length) as response:
-                    whole = response.headers.get("Content-Range", "").rpartition("/")[2]
-                    size = int(whole or response.headers.get("Content-Length") or 0)
-                    return Piece(response.read(), size, response.headers.get("ETag") or "")
+                return self._connection.read(self._start + name, offset, length)
             except MinioException as error:
-                if beyond_end(error):
-                    return Piece(b"", 0, "")
                 if refused_alone(error):
                     raise PermissionDenied(f"{name!r} at {self.url} may not be read: allow it.") from error
                 raise

@@ -12,8 +12,10 @@ from minio.error import MinioException
 from urllib3.exceptions import HTTPError
 
 from offshelf.errors import InvalidInput, NotFound
-from offshelf.store.s3_errors import absent, s3_error
-from offshelf.store.s3_transport import open_pool
+from offshelf.store.bucket import Piece
+from offshelf.store.s3_errors import absent, beyond_end, s3_error
+from offshelf.store.s3_native import NativeReader
+from offshelf.store.s3_transport import open_pool, trusted_certificates
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +89,15 @@ class S3Connection:
             )
         except ValueError as error:
             raise InvalidInput(f"{self.url} cannot be the address of an S3 store: {error}.") from error
+        self._native = NativeReader(
+            endpoint,
+            bucket,
+            access_key=access_key,
+            secret_key=secret_key,
+            region=region,
+            timeout=timeout,
+            certificates=trusted_certificates() if secure else None,
+        )
 
     @contextmanager
     def asking(self, doing: Doing = "read") -> Iterator[None]:
@@ -110,6 +121,23 @@ class S3Connection:
             yield response
             # Only a response that was read to its end gives its connection back; any other is closed with it.
             response.release_conn()
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> Piece:
+        """Read an object, or `length` bytes of it (fewer at its end); inside `asking`. Raises `NotFound`."""
+        if offset:
+            return self._read_part(name, offset, length)
+        return self._native.read(name, length, lambda: self._read_part(name, 0, length))
+
+    def _read_part(self, name: str, offset: int, length: int | None) -> Piece:
+        try:
+            with self.open(name, offset, length) as response:
+                whole = response.headers.get("Content-Range", "").rpartition("/")[2]
+                size = int(whole or response.headers.get("Content-Length") or 0)
+                return Piece(response.read(), size, response.headers.get("ETag") or "")
+        except MinioException as error:
+            if beyond_end(error):
+                return Piece(b"", 0, "")
+            raise
 
     def list(self, prefix: str, *, recursive: bool = True) -> Iterator[Object]:
         """Yield the objects whose name begins so; if not recursive, what lies below a "/" as one."""

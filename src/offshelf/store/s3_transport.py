@@ -43,6 +43,17 @@ class S3Pool(PoolManager):
         return response
 
 
+def trusted_certificates() -> str:
+    """Give, in PEM, whom a server's TLS certificate may be signed by."""
+    return "".join(map(ssl.DER_cert_to_PEM_cert, _context().get_ca_certs(binary_form=True)))
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context
+
+
 def open_pool(*, secure: bool, timeout: float) -> S3Pool:
     """Make the HTTP client that a `minio.Minio` is given.
 
@@ -56,9 +67,7 @@ def open_pool(*, secure: bool, timeout: float) -> S3Pool:
     """
     settings: dict[str, Any] = {}
     if secure:
-        context = ssl.create_default_context()
-        context.load_verify_locations(certifi.where())
-        settings["ssl_context"] = context
+        settings["ssl_context"] = _context()
     pool = S3Pool(
         maxsize=_CONNECTIONS,
         timeout=Timeout(connect=timeout, read=timeout),

@@ -1,0 +1,133 @@
+"""Reading whole objects in native code: the same bytes from the same servers, and the other client where it fails."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, TypeAlias
+
+import pytest
+
+from offshelf.certificate_authority import Authority
+from offshelf.errors import StoreUnavailable
+from offshelf.store.bucket import Piece
+from offshelf.store.s3 import S3Store
+from offshelf.store.s3_bucket import S3Bucket
+from offshelf.store.s3_connection import S3Connection
+from offshelf.store.s3_native import NativeReader
+from tests.contract.fake_s3 import SECRET, refusal, store_at
+from tests.contract.test_s3_errors import over_tls
+from tests.integration.rclone_s3 import ACCESS_KEY, BUCKET, SECRET_KEY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.contract.fake_s3 import FakeServer
+    from tests.integration.rclone_s3 import S3Server
+
+Answer: TypeAlias = tuple[int, dict[str, str], bytes]
+
+NAMES = (
+    "plain.jpg", "a b", "a%20b", "a%2Fb", "a+b", "a#b", "a?b=c", "a&b", "a=b,c", "(x)", "a'b", 'a"b', "a\\b", "~x",
+    "a*b", "[z]", "a:b@c", "é", "e\u0301", "日本.jpg",
+)  # fmt: skip
+
+
+def bucket_of(server: S3Server, prefix: str = "") -> S3Bucket:
+    """Open the bucket of a server, or what lies below a prefix of it."""
+    return S3Bucket(server.address, BUCKET, prefix, access_key=ACCESS_KEY, secret_key=SECRET_KEY, secure=False)
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+    """Have a method fail the test."""
+
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail(f"{name} was called")
+
+    monkeypatch.setattr(owner, name, refuse)
+
+
+def test_any_name_is_read(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user whose photos have odd names has each of them read, and never one for another."""
+    forbid(monkeypatch, S3Connection, "_read_part")
+    bucket = bucket_of(s3_server, "odd-names")
+    for name in NAMES:
+        (tmp_path / "photo").write_bytes(name.encode())
+        bucket.put_file(name, tmp_path / "photo")
+    for name in NAMES:
+        piece = bucket.read(name, length=1000)
+        assert (piece.data, piece.size) == (name.encode(), len(name.encode()))
+        assert piece.version
+
+
+def test_a_server_with_a_certificate_of_its_own_is_read(
+    fake: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user whose S3 server has a certificate of an authority of one's own has it read in native code too."""
+    now = datetime.now(UTC)
+    Authority.make(now, None).certify("s3", ["127.0.0.1"], tmp_path, now, now + timedelta(days=1))
+    certificate = tmp_path / "both.pem"
+    certificate.write_bytes((tmp_path / "tls.key").read_bytes() + (tmp_path / "tls.crt").read_bytes())
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.crt"))
+    forbid(monkeypatch, S3Connection, "_read_part")
+    fake.answers = [(200, {}, b"data")]
+    assert S3Store(over_tls(fake, certificate), "bucket", access_key="a", secret_key="b").get("a/b") == b"data"
+
+
+def test_what_is_larger_than_wanted_is_read_in_part(s3_server: S3Server, tmp_path: Path) -> None:
+    """A user with a huge file among the photos has no more of it read than is looked at."""
+    (tmp_path / "large").write_bytes(b"0123456789")
+    bucket = bucket_of(s3_server, "a-large-one")
+    bucket.put_file("large", tmp_path / "large")
+    first = bucket.read("large", length=4)
+    assert (first.data, first.size) == (b"0123", 10)
+    rest = bucket.read("large", offset=4, length=10)
+    assert (rest.data, rest.size, rest.version) == (b"456789", 10, first.version)
+
+
+def test_a_client_that_does_not_get_on_with_a_server_is_given_up(
+    fake: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A user of an odd server has each object asked for once, after a few; the log says so, without keys."""
+    stumble: Answer = (503, {}, refusal("SlowDown"))
+    answer: Answer = (200, {}, b"data")
+    # It stumbles three times in a row and twice before that.
+    fake.answers = [*[stumble, answer] * 2, answer, *[stumble, answer] * 3, answer]
+    store = store_at(fake.address)
+    asked: list[int] = []
+    with caplog.at_level(logging.WARNING):
+        for _ in range(8):
+            before = len(fake.requests)
+            assert store.get("a/b") == b"data"
+            asked.append(len(fake.requests) - before)
+    assert asked == [2, 2, 1, 2, 2, 2, 1, 1]
+    (record,) = caplog.records
+    assert "slower of two clients" in record.message
+    assert SECRET not in str(vars(record))
+
+
+def test_proxies_are_not_used(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user whose environment names a proxy for the web has a store inside the network asked without it."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    forbid(monkeypatch, S3Connection, "_read_part")
+    fake.answers = [(200, {}, b"data")]
+    assert store_at(fake.address).get("a/b") == b"data"
+
+
+def test_redirects_are_not_followed(fake: FakeServer) -> None:
+    """A user's service asks no other machine than the store's, whatever that one answers."""
+    fake.answers = [(302, {"Location": f"http://127.0.0.1:{fake.server_port}/elsewhere"}, b"")]
+    with pytest.raises(StoreUnavailable, match="check the endpoint"):
+        store_at(fake.address).get("a/b")
+    assert set(fake.requests) == {"GET /bucket/some/prefix/a/b"}
+
+
+@pytest.mark.parametrize("name", ["a/../b", "./a", "a/.", ".."])
+def test_names_that_look_like_ways_are_left_to_the_other_client(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's object is never taken for another one that an address could be shortened to."""
+    forbid(monkeypatch, NativeReader, "_get")
+    reader = NativeReader(
+        "127.0.0.1:9", "bucket", access_key="a", secret_key="b", region="r", timeout=1, certificates=None
+    )
+    other = Piece(b"other", 5, "1")
+    assert reader.read(name, None, lambda: other) is other
