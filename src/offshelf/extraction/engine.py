@@ -59,6 +59,10 @@ class InferenceEngine(Protocol):
         ...
 
 
+_REQUESTS_A_CORE = 2
+"""While one image is computed the next is ready: its core does not wait for Python in between."""
+
+
 class Engine:
     """A network that is ready to be asked from any number of threads.
 
@@ -90,7 +94,7 @@ class Engine:
         )
         self._began: dict[object, float] = {}
         self._requests: queue.LifoQueue[_Request] = queue.LifoQueue()
-        for _ in range(cores):
+        for _ in range(_REQUESTS_A_CORE * cores):
             self._requests.put(_Request(compiled.create_infer_request()))
 
     @property
@@ -131,6 +135,8 @@ class _Request:
 
     def infer(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         self._input[0] = pixels
-        self._request.infer()
+        # Started and waited for, so that it can be ready behind another one.
+        self._request.start_async()
+        self._request.wait()
         vector: NDArray[np.float32] = self._output[0].copy()
         return vector
