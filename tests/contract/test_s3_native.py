@@ -85,25 +85,32 @@ def test_what_is_larger_than_wanted_is_read_in_part(s3_server: S3Server, tmp_pat
     assert (rest.data, rest.size, rest.version) == (b"456789", 10, first.version)
 
 
-def test_a_client_that_does_not_get_on_with_a_server_is_given_up(
-    fake: FakeServer, caplog: pytest.LogCaptureFixture
+def test_a_client_that_does_not_get_on_with_a_server_has_a_rest(
+    fake: FakeServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A user of an odd server has each object asked for once, after a few; the log says so, without keys."""
     stumble: Answer = (503, {}, refusal("SlowDown"))
     answer: Answer = (200, {}, b"data")
-    # It stumbles three times in a row and twice before that.
+    # It stumbles twice in a row, and then three times.
     fake.answers = [*[stumble, answer] * 2, answer, *[stumble, answer] * 3, answer]
     store = store_at(fake.address)
-    asked: list[int] = []
+
+    def requests_for_one() -> int:
+        before = len(fake.requests)
+        assert store.get("a/b") == b"data"
+        return len(fake.requests) - before
+
     with caplog.at_level(logging.WARNING):
-        for _ in range(8):
-            before = len(fake.requests)
-            assert store.get("a/b") == b"data"
-            asked.append(len(fake.requests) - before)
-    assert asked == [2, 2, 1, 2, 2, 2, 1, 1]
+        assert [requests_for_one() for _ in range(6)] == [2, 2, 1, 2, 2, 2]
     (record,) = caplog.records
     assert "slower of two clients" in record.message
     assert SECRET not in str(vars(record))
+    with monkeypatch.context() as resting:
+        forbid(resting, NativeReader, "_get")
+        assert requests_for_one() == 1
+    monkeypatch.setattr("offshelf.store.s3_native.time.monotonic", lambda: float("inf"))
+    forbid(monkeypatch, S3Connection, "_read_part")
+    assert requests_for_one() == 1
 
 
 def test_proxies_are_not_used(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:

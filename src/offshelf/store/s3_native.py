@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FAILURES = 3
-"""So often in a row the other client may succeed where this one failed; then this one is not asked any more."""
+"""So often in a row the other client may succeed where this one failed; then this one has a rest."""
+
+_REST_SECONDS = 60.0
 
 _OK = 200
 _EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -32,6 +35,10 @@ _EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 _BUFFER = 256 << 10
 """Bytes that are taken over from libcurl at a time, at most."""
+
+
+class _NotGiven(Exception):
+    """The object was not given; for whatever reason, the other client knows it better."""
 
 
 class NativeReader:
@@ -76,6 +83,7 @@ class NativeReader:
         }
         self._idle: deque[pycurl.Curl] = deque()
         self._failures = 0
+        self._rests_until = 0.0
 
     def read(self, name: str, most: int | None, otherwise: Callable[[], Piece]) -> Piece:
         """Read an object.
@@ -97,33 +105,19 @@ class NativeReader:
             What `otherwise` raises.
         """
         # libcurl goes up and down the paths of addresses, for which objects' names are no reason.
-        if self._failures >= _FAILURES or not {".", ".."}.isdisjoint(name.split("/")):
+        if time.monotonic() < self._rests_until or not {".", ".."}.isdisjoint(name.split("/")):
             return otherwise()
         try:
             piece = self._get(name, most)
-        except pycurl.error as error:
-            code = error.args[0]
-            if code == pycurl.E_OPERATION_TIMEDOUT:
-                raise HTTPTimeoutError("silent") from error
-            if code == pycurl.E_FILESIZE_EXCEEDED:
-                return otherwise()
-            piece, reason = None, f"libcurl's error {code}"
-        else:
-            reason = "an answer with another status"
-        if piece is None:
+        except _NotGiven as error:
             piece = otherwise()
-            self._failures += 1
-            if self._failures == _FAILURES:
-                logger.warning(
-                    "a store is read by the slower of two clients from now on: the other one does not get on with it",
-                    extra={"reason": reason},
-                )
+            self._take_note(error)
             return piece
         self._failures = 0
-        return piece
+        return piece or otherwise()
 
     def _get(self, name: str, most: int | None) -> Piece | None:
-        """Read an object; None if the server answers anything else."""
+        """Read an object; None if it is too large."""
         body, version = io.BytesIO(), ""
 
         def take_header(line: bytes) -> None:
@@ -132,7 +126,10 @@ class NativeReader:
             if field.lower() == b"etag":
                 version = value.strip().decode("latin-1")
 
-        handle = self._idle.pop() if self._idle else self._new_handle()
+        try:
+            handle = self._idle.pop()
+        except IndexError:
+            handle = self._new_handle()
         try:
             handle.setopt(pycurl.URL, f"{self._url}/{quote(name, safe='/~')}")
             handle.setopt(pycurl.MAXFILESIZE_LARGE, most or 0)
@@ -140,13 +137,30 @@ class NativeReader:
             handle.setopt(pycurl.WRITEDATA, body)
             handle.perform()
             status = handle.getinfo(pycurl.RESPONSE_CODE)
+        except pycurl.error as error:
+            code = error.args[0]
+            if code == pycurl.E_FILESIZE_EXCEEDED:
+                return None
+            if code == pycurl.E_OPERATION_TIMEDOUT:
+                raise HTTPTimeoutError("silent") from error
+            raise _NotGiven(f"libcurl's error {code}") from error
         finally:
             # With its connection, if that is still good.
             self._idle.append(handle)
         if status != _OK:
-            return None
+            raise _NotGiven(f"HTTP status {status}")
         data = body.getvalue()
         return Piece(data, len(data), version)
+
+    def _take_note(self, failure: _NotGiven) -> None:
+        self._failures += 1
+        if self._failures >= _FAILURES:
+            self._failures = 0
+            self._rests_until = time.monotonic() + _REST_SECONDS
+            logger.warning(
+                "for a minute the store is read by the slower of two clients: the other one does not get on with it",
+                extra={"reason": str(failure)},
+            )
 
     def _new_handle(self) -> pycurl.Curl:
         handle = pycurl.Curl()
