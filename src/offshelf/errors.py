@@ -88,6 +88,8 @@ class UnknownName(InvalidInput):
         by_lower = {known_name.lower(): known_name for known_name in names}
         near = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
         hint = f" Did you mean {by_lower[near[0]]!r}?" if near else ""
+        if len(several := [part.strip() for part in name.split(",")]) > 1 and set(several) <= set(names):
+            hint = f" Give several as a list: {several}."
         return cls(f"There is no {kind} {name!r}.{hint} Known: {', '.join(names)}.")
 
 

@@ -60,6 +60,8 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         find("GoogleNet")
     with pytest.raises(UnknownName, match="Known: mine"):
         find("hog", {"mine": GOOGLENET})
+    with pytest.raises(UnknownName, match=r"Give several as a list: \['hog', 'lab888'\]\. Known: "):
+        find("hog, lab888")
 
 
 def test_fingerprints_stay_what_they_are() -> None:
