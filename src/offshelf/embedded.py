@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ORCHESTRATOR = (sys.executable, "-m", "offshelf.services.orchestrator")
 """The command that starts a server."""
 
-_NEEDED = ("keras", "mahotas", "minio", "openvino", "pyarrow", "skimage", "sklearn", "skops", "ulid")
+_NEEDED = ("keras", "mahotas", "minio", "openvino", "pyarrow", "pycurl", "skimage", "sklearn", "skops", "ulid")
 _START_SECONDS = 90.0
 _END_SECONDS = 20.0
 """A server drains for up to ten seconds before it exits."""

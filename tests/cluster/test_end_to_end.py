@@ -94,10 +94,10 @@ def test_a_restarted_orchestrator_goes_on_at_once(short_units: Deployed, tmp_pat
     deployed = short_units
     dataset = photos_of(tmp_path / "many", 1500)
     with Client(deployed.server, deployed.token, deployed.authority) as client:
-        # So much work that the orchestrator that goes cannot end it meanwhile.
         run = client.run(dataset, extractors="haralick", classifiers="LR", folds=3)
         wait_until("some images are extracted", lambda: run.refresh().progress.images_extracted > 0, 120)
-        kubectl("delete", "pod", *pods_of("orchestrator"), "--namespace", NAMESPACE)
+        # With the time that it usually has, the orchestrator that goes could end the run.
+        kubectl("delete", "pod", *pods_of("orchestrator"), "--namespace", NAMESPACE, "--grace-period=1")
         kubectl("rollout", "status", "deployment/orchestrator", "--namespace", NAMESPACE, "--timeout=120s")
         (pod,) = pods_of("orchestrator")
 

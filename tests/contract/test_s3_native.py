@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeAlias
 
+import psutil
 import pytest
 
 from offshelf.certificate_authority import Authority
@@ -49,7 +51,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
 
 def test_any_name_is_read(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user whose photos have odd names has each of them read, and never one for another."""
-    forbid(monkeypatch, S3Connection, "_read_part")
+    forbid(monkeypatch, S3Connection, "_read")
     bucket = bucket_of(s3_server, "odd-names")
     for name in NAMES:
         (tmp_path / "photo").write_bytes(name.encode())
@@ -69,20 +71,54 @@ def test_a_server_with_a_certificate_of_its_own_is_read(
     certificate = tmp_path / "both.pem"
     certificate.write_bytes((tmp_path / "tls.key").read_bytes() + (tmp_path / "tls.crt").read_bytes())
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.crt"))
-    forbid(monkeypatch, S3Connection, "_read_part")
+    forbid(monkeypatch, S3Connection, "_read")
     fake.answers = [(200, {}, b"data")]
     assert S3Store(over_tls(fake, certificate), "bucket", access_key="a", secret_key="b").get("a/b") == b"data"
 
 
-def test_what_is_larger_than_wanted_is_read_in_part(s3_server: S3Server, tmp_path: Path) -> None:
-    """A user with a huge file among the photos has no more of it read than is looked at."""
+def test_parts_are_read(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user with a huge file among the photos has no more of it read at a time than is looked at."""
     (tmp_path / "large").write_bytes(b"0123456789")
     bucket = bucket_of(s3_server, "a-large-one")
     bucket.put_file("large", tmp_path / "large")
+    assert bucket.read("large", offset=10, length=1).data == b""
+    forbid(monkeypatch, S3Connection, "_read")
     first = bucket.read("large", length=4)
     assert (first.data, first.size) == (b"0123", 10)
     rest = bucket.read("large", offset=4, length=10)
     assert (rest.data, rest.size, rest.version) == (b"456789", 10, first.version)
+
+
+def test_what_was_read_is_not_kept(fake: FakeServer) -> None:
+    """A user's service does not keep the largest object that it has read, for every thread, as long as it runs."""
+    fake.answers = [(200, {}, bytes(100 << 20))]
+    store = store_at(fake.address)
+    before = psutil.Process().memory_info().rss
+    assert len(store.get("a/b")) == 100 << 20
+    assert psutil.Process().memory_info().rss < before + (50 << 20)
+
+
+def test_what_is_stored_is_what_is_read(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user gets the bytes of an object, whatever it says of their encoding, from both clients."""
+    packed = gzip.compress(b"data" * 100)
+    fake.answers = [(200, {"Content-Encoding": "gzip"}, packed)]
+    store = store_at(fake.address)
+    assert store.get("a/b") == packed
+    monkeypatch.setattr(NativeReader, "read", lambda _self, _name, _offset, _length, otherwise: otherwise())
+    assert store.get("a/b") == packed
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        ("s3.amazonaws.com", "https://photos.s3.eu-central-1.amazonaws.com"),
+        ("storage.example.org:9000", "https://storage.example.org:9000/photos"),
+    ],
+)
+def test_a_bucket_is_asked_where_it_is(endpoint: str, expected: str) -> None:
+    """A user of Amazon has each bucket asked at its own address and region, by both clients."""
+    connection = S3Connection(endpoint, "photos", access_key="a", secret_key="b", region="eu-central-1")
+    assert connection._address_of_bucket() == expected
 
 
 def test_a_client_that_does_not_get_on_with_a_server_has_a_rest(
@@ -109,14 +145,14 @@ def test_a_client_that_does_not_get_on_with_a_server_has_a_rest(
         forbid(resting, NativeReader, "_get")
         assert requests_for_one() == 1
     monkeypatch.setattr("offshelf.store.s3_native.time.monotonic", lambda: float("inf"))
-    forbid(monkeypatch, S3Connection, "_read_part")
+    forbid(monkeypatch, S3Connection, "_read")
     assert requests_for_one() == 1
 
 
 def test_proxies_are_not_used(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user whose environment names a proxy for the web has a store inside the network asked without it."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    forbid(monkeypatch, S3Connection, "_read_part")
+    forbid(monkeypatch, S3Connection, "_read")
     fake.answers = [(200, {}, b"data")]
     assert store_at(fake.address).get("a/b") == b"data"
 
@@ -134,7 +170,7 @@ def test_names_that_look_like_ways_are_left_to_the_other_client(name: str, monke
     """A user's object is never taken for another one that an address could be shortened to."""
     forbid(monkeypatch, NativeReader, "_get")
     reader = NativeReader(
-        "127.0.0.1:9", "bucket", access_key="a", secret_key="b", region="r", timeout=1, certificates=None
+        "http://127.0.0.1:9/bucket", access_key="a", secret_key="b", region="r", timeout=1, certificates=""
     )
     other = Piece(b"other", 5, "1")
-    assert reader.read(name, None, lambda: other) is other
+    assert reader.read(name, 0, None, lambda: other) is other

@@ -11,7 +11,10 @@ import pytest
 import offshelf
 from offshelf import client, errors
 
-HEAVY = ("keras", "minio", "numpy", "openvino", "pandas", "PIL", "pyarrow", "scipy", "skimage", "sklearn", "skops")
+HEAVY = (
+    "cykooz_resizer", "keras", "minio", "numpy", "openvino", "pandas", "PIL", "pyarrow", "pycurl", "scipy", "skimage",
+    "sklearn", "skops",
+)  # fmt: skip
 
 
 def modules_after(code: str) -> set[str]:

@@ -4,7 +4,7 @@ It runs in a process of its own (`offshelf.workers`), because parsers fed with h
 function of its bytes: which worker takes an image, and after which other one, makes no difference.
 
 An image may take 20 bytes of memory for each pixel of the limit on pixels (2 GB by default), twice its file and 256 MiB
-beyond what its worker has when it comes. Most formats need 10 bytes a pixel, progressive JPEGs up to 12, and WebP 16.
+beyond what its worker has when it comes. Most formats need 10 bytes a pixel, progressive JPEGs up to 14, and WebP 17.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def _shrinking() -> Callable[[Image.Image, int, int], bytes]:
     """Find what there is on this machine; it is given an image, a height and a width."""
     try:
         from cykooz_resizer import FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
-    except ImportError:  # there is none for Linux on ARM processors (pyproject.toml)
+    except ModuleNotFoundError:  # there is none for Linux on ARM processors (pyproject.toml)
         return _shrunk_by_pillow
     resizer = Resizer()
     bilinear = ResizeOptions(ResizeAlg.convolution(FilterType.bilinear))

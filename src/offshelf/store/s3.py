@@ -108,7 +108,7 @@ class S3Store:
     def get_file(self, key: str, path: Path) -> None:
         """Read an object into a file, without holding it in memory. Raises `NotFound`."""
         with self._asking(), self._connection.open(self._name(key)) as response, new_file(path) as target:
-            for chunk in response.stream(_CHUNK):
+            for chunk in response.stream(_CHUNK, decode_content=False):
                 target.write(chunk)
 
     def stat(self, key: str) -> ObjectInfo | None:

@@ -90,13 +90,12 @@ class S3Connection:
         except ValueError as error:
             raise InvalidInput(f"{self.url} cannot be the address of an S3 store: {error}.") from error
         self._native = NativeReader(
-            endpoint,
-            bucket,
+            self._address_of_bucket(),
             access_key=access_key,
             secret_key=secret_key,
             region=region,
             timeout=timeout,
-            certificates=trusted_certificates() if secure else None,
+            certificates=trusted_certificates() if secure else "",
         )
 
     @contextmanager
@@ -124,20 +123,24 @@ class S3Connection:
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> Piece:
         """Read an object, or `length` bytes of it (fewer at its end); inside `asking`. Raises `NotFound`."""
-        if offset:
-            return self._read_part(name, offset, length)
-        return self._native.read(name, length, lambda: self._read_part(name, 0, length))
+        return self._native.read(name, offset, length, lambda: self._read(name, offset, length))
 
-    def _read_part(self, name: str, offset: int, length: int | None) -> Piece:
+    def _read(self, name: str, offset: int, length: int | None) -> Piece:
         try:
             with self.open(name, offset, length) as response:
                 whole = response.headers.get("Content-Range", "").rpartition("/")[2]
                 size = int(whole or response.headers.get("Content-Length") or 0)
-                return Piece(response.read(), size, response.headers.get("ETag") or "")
+                # As it is stored, whatever it says of its encoding.
+                return Piece(response.read(decode_content=False), size, response.headers.get("ETag") or "")
         except MinioException as error:
             if beyond_end(error):
                 return Piece(b"", 0, "")
             raise
+
+    def _address_of_bucket(self) -> str:
+        """Ask the client where it looks for objects: some servers have an address for each bucket."""
+        found = self.client.presigned_get_object(self.bucket, "x")
+        return found.partition("?")[0].removesuffix("/x")
 
     def list(self, prefix: str, *, recursive: bool = True) -> Iterator[Object]:
         """Yield the objects whose name begins so; if not recursive, what lies below a "/" as one."""
