@@ -98,10 +98,11 @@ class Service:
             source=photos.source,
             images=[bytes.fromhex(image) for image in unit],
         )
-        for answer in self.stub.ExtractSegment(request, timeout=600):
-            if answer.HasField("written"):
-                return answer.written.images_extracted
-        raise RuntimeError("the service wrote nothing")
+        # To its end: a stream that is left at its last message counts as cancelled.
+        answers = list(self.stub.ExtractSegment(request, timeout=600))
+        if not answers or not answers[-1].HasField("written"):
+            raise RuntimeError("the service wrote nothing")
+        return answers[-1].written.images_extracted
 
 
 def _most_megabytes(process: psutil.Process) -> float:
