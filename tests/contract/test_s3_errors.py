@@ -195,6 +195,13 @@ def test_a_missing_bucket_is_named(s3_server: S3Server) -> None:
         open_store(s3_server.url("x", bucket="no-such-bucket"), environ=s3_server.environ)
 
 
+@pytest.mark.parametrize("bucket", ["x..y", "192.168.0.1"])
+def test_a_bucket_that_is_none_is_refused(bucket: str) -> None:
+    """A user who writes a name that no bucket can have is told so when it is opened."""
+    with pytest.raises(InvalidInput, match="cannot be the address"):
+        S3Store("127.0.0.1:9", bucket, access_key="a", secret_key="b")
+
+
 def test_an_endpoint_that_is_none_is_refused() -> None:
     """A user who writes an impossible endpoint is told so."""
     with pytest.raises(InvalidInput, match="cannot be the address"):

@@ -56,7 +56,7 @@ class S3Connection:
     Raises
     ------
     InvalidInput
-        If the endpoint cannot be one.
+        If the endpoint cannot be one, or the bucket has a name that none can have.
     """
 
     def __init__(
@@ -87,10 +87,11 @@ class S3Connection:
                 region=region,
                 http_client=self._pool,
             )
+            address = self._address_of_bucket()
         except ValueError as error:
             raise InvalidInput(f"{self.url} cannot be the address of an S3 store: {error}.") from error
         self._native = NativeReader(
-            self._address_of_bucket(),
+            address,
             access_key=access_key,
             secret_key=secret_key,
             region=region,
